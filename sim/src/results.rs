@@ -1,0 +1,300 @@
+//! What a run reports: counters, series and the outcome of verification.
+//!
+//! These structures serialise to the `runs` of `result.json`
+//! (`reports/schema/result.schema.json`). Counts are events unless the name
+//! says otherwise (`*_bytes`, `*_ns`). Keys are added, never renamed, within
+//! one schema version.
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that one configuration's replay of one trace produced.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunResult {
+    /// The resolved configuration: `name`, then every key.
+    pub config: serde_json::Value,
+    /// Totals.
+    pub counters: Counters,
+    /// Totals by requester id, ascending.
+    pub devices: Vec<DeviceCounters>,
+    /// Counts per interval of trace time.
+    pub series: Series,
+    /// Where constants, layouts and labels come from, in words.
+    pub provenance: RunProvenance,
+    /// Present if the run verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Verify>,
+}
+
+/// What of a run's input was recorded, simulated or assumed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunProvenance {
+    /// `recorded`, or the configured layout (`identity`, `2m`, ...).
+    pub parent_layout: String,
+    /// `true` if the parent table is in the recording.
+    pub parent_recorded: bool,
+    /// How recorded invalidations were used: `as-recorded`, or what was added
+    /// or left out for the configured caching mode.
+    pub invalidations: String,
+    /// Invalidations added because the configuration's guest runs under
+    /// caching mode and the recording's did not.
+    pub invalidations_added: u64,
+    /// Recorded invalidations left out because the configuration's guest
+    /// would not send them.
+    pub invalidations_left_out: u64,
+}
+
+/// Totals of a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Device accesses.
+    pub dma: DmaCounters,
+    /// Final-translation cache.
+    pub iotlb: IotlbCounters,
+    /// Page-table walks by the (simulated) hardware.
+    pub walk: WalkCounters,
+    /// What the guest did and what it cost in traps.
+    pub guest: GuestCounters,
+    /// Work on the shadow table (software nesting; zeros otherwise).
+    pub shadow: ShadowCounters,
+    /// Changes of the parent table and their consequences.
+    pub parent: ParentCounters,
+    /// Contradictions found in the data.
+    pub diagnostics: Diagnostics,
+}
+
+/// Device accesses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DmaCounters {
+    /// Translation requests.
+    pub requests: u64,
+    /// Bytes accessed; 0 where the recording has no lengths.
+    pub bytes: u64,
+    /// Requests that found no translation or not the right.
+    pub faults: u64,
+}
+
+/// IOTLB outcomes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct IotlbCounters {
+    /// Look-ups.
+    pub lookups: u64,
+    /// Look-ups answered by the IOTLB.
+    pub hits: u64,
+    /// Look-ups that needed a walk.
+    pub misses: u64,
+    /// hits / lookups, 0 without look-ups.
+    pub hit_rate: f64,
+    /// Entries displaced for want of room.
+    pub evictions: u64,
+    /// Entries removed by invalidations.
+    pub invalidated: u64,
+    /// Misses by cause; sums to `misses`.
+    pub miss_causes: MissCauses,
+}
+
+/// Misses by cause; `docs/miss-causes.md` has the definition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissCauses {
+    /// First reference.
+    pub cold: u64,
+    /// A fully associative cache of the same size and policy misses too.
+    pub capacity: u64,
+    /// Only the limited associativity explains it.
+    pub conflict: u64,
+    /// The entry was there and was removed by an invalidation.
+    pub invalidation: u64,
+}
+
+/// Walks by the hardware walker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WalkCounters {
+    /// Walks started.
+    pub walks: u64,
+    /// Page-table entries read from memory.
+    pub memory_reads: u64,
+    /// Of these, entries of the child's table.
+    pub child_reads: u64,
+    /// Of these, entries of the parent's table.
+    pub parent_reads: u64,
+    /// memory_reads / misses, 0 without misses.
+    pub reads_per_miss: f64,
+    /// Walk steps saved by paging-structure caches, stage 1.
+    pub pwc_stage1_hits: u64,
+    /// Walk steps saved by paging-structure caches, stage 2.
+    pub pwc_stage2_hits: u64,
+    /// Parent translations answered by the nested (GPA) cache.
+    pub nested_cache_hits: u64,
+}
+
+/// The guest's operations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestCounters {
+    /// Map events.
+    pub maps: u64,
+    /// Unmap events.
+    pub unmaps: u64,
+    /// Invalidations that this configuration's guest sends.
+    pub invalidations: InvalidationCounters,
+    /// Guest operations that exit to the VMM.
+    pub traps: u64,
+}
+
+/// Invalidations by reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvalidationCounters {
+    /// Page-selective.
+    pub page: u64,
+    /// Domain-selective.
+    pub domain: u64,
+    /// Global, resets included.
+    pub global: u64,
+    /// Context cache.
+    pub context: u64,
+}
+
+/// Work on the shadow table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShadowCounters {
+    /// Synchronisations run.
+    pub syncs: u64,
+    /// Guest entries (leaf or not present) compared with the shadow.
+    pub entries_examined: u64,
+    /// Guest page-table entries read by the VMM.
+    pub pte_reads: u64,
+    /// Entries written to the shadow.
+    pub mapped: u64,
+    /// Entries removed from the shadow.
+    pub unmapped: u64,
+    /// Examined entries that needed no change.
+    pub skipped: u64,
+    /// Host map calls (one per mapped guest entry, whatever its pieces).
+    pub map_calls: u64,
+    /// Host unmap calls.
+    pub unmap_calls: u64,
+    /// Most entries present at one time.
+    pub resident_entries_peak: u64,
+}
+
+/// Parent changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParentCounters {
+    /// Recorded parent maps.
+    pub maps: u64,
+    /// Recorded parent unmaps.
+    pub unmaps: u64,
+    /// Shadow entries removed because the parent changed under them.
+    pub shadow_entries_dropped: u64,
+    /// Cached translations removed because the parent changed.
+    pub cached_entries_dropped: u64,
+    /// Pages of the parent's layout made up on first use (no recorded table).
+    pub synthesized_pages: u64,
+}
+
+/// Data that contradicts itself. Not errors: real traces contain them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diagnostics {
+    /// Maps over pages that were mapped to something else.
+    pub overlapping_maps: u64,
+    /// Unmaps that found no mapped page.
+    pub unmaps_of_unmapped: u64,
+    /// Events without a domain or device that the model needs.
+    pub unattributed: u64,
+    /// Addresses beyond the configured table's width.
+    pub beyond_width: u64,
+    /// DMA whose recorded fault the model did not reproduce, or the reverse.
+    pub fault_differences: u64,
+}
+
+/// Totals of one device.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DeviceCounters {
+    /// Requester id as `BB:DD.F`.
+    pub device: String,
+    /// Translation requests.
+    pub requests: u64,
+    /// IOTLB hits.
+    pub hits: u64,
+    /// IOTLB misses.
+    pub misses: u64,
+    /// Misses by cause.
+    pub miss_causes: MissCauses,
+    /// Faulting requests.
+    pub faults: u64,
+    /// Walk reads for this device's misses.
+    pub memory_reads: u64,
+}
+
+/// Counts per interval. All vectors have the same length; interval `i` is
+/// `[i * interval_ns, (i+1) * interval_ns)` of trace time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Series {
+    /// Length of an interval in ns.
+    pub interval_ns: u64,
+    /// Translation requests.
+    pub requests: Vec<u64>,
+    /// IOTLB hits.
+    pub hits: Vec<u64>,
+    /// Walk reads.
+    pub memory_reads: Vec<u64>,
+    /// Shadow entries mapped or unmapped.
+    pub shadow_changes: Vec<u64>,
+    /// Guest PTEs read by the VMM.
+    pub shadow_pte_reads: Vec<u64>,
+    /// Traps.
+    pub traps: Vec<u64>,
+}
+
+/// Outcome of `--verify`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verify {
+    /// Translations whose output was compared with the recording.
+    pub translations: u64,
+    /// Of these, outputs that are neither the recorded one nor a legally
+    /// stale one.
+    pub target_mismatches: u64,
+    /// Of these, outputs that differ from the recorded one but were valid
+    /// since the last invalidation that covers them.
+    pub stale_legal: u64,
+    /// Translations compared with the reference composition (I1, I2).
+    pub reference_checks: u64,
+    /// Translations outside the legal set.
+    pub reference_mismatches: u64,
+    /// Requests with a recorded hit/miss label that were compared (0 if the
+    /// configuration does not claim the recording machine's IOTLB).
+    pub hit_labels: u64,
+    /// Labels predicted wrongly.
+    pub hit_label_mismatches: u64,
+    /// Recorded shadow operations compared (0 unless software nesting with
+    /// `invalidate-range`).
+    pub shadow_ops: u64,
+    /// Operations that differ, are missing or are too many.
+    pub shadow_op_mismatches: u64,
+    /// Checks of invariants I3, I5, I6, I7 (DESIGN section 3).
+    pub invariant_checks: u64,
+    /// Invariants violated.
+    pub invariant_violations: u64,
+    /// The first differences, with their event numbers.
+    pub first_mismatches: Vec<Mismatch>,
+}
+
+impl Verify {
+    /// True if nothing differed.
+    pub fn passed(&self) -> bool {
+        self.target_mismatches == 0
+            && self.reference_mismatches == 0
+            && self.hit_label_mismatches == 0
+            && self.shadow_op_mismatches == 0
+            && self.invariant_violations == 0
+    }
+}
+
+/// One difference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mismatch {
+    /// Event number in the trace (0-based row).
+    pub event: u64,
+    /// `target`, `reference`, `label`, `shadow_op` or `invariant`.
+    pub check: String,
+    /// What was expected and what was found.
+    pub detail: String,
+}
