@@ -1,3 +1,15 @@
-//! ioasim's model of nested I/O address translation: no I/O, no clock, no threads, no global state.
-pub use ioasim_events as events;
+//! ioasim's model of nested I/O address translation.
+//!
+//! No I/O, no clock, no threads, no global state.
+pub mod cache;
+pub mod config;
+pub mod parent;
+pub mod replay;
 pub mod results;
+pub mod shadow;
+pub mod sync;
+pub mod table;
+mod verify;
+pub mod walk;
+
+pub use ioasim_events as events;

@@ -1,0 +1,125 @@
+//! Colours as roles. plotters writes a role as a sentinel colour; the canvas
+//! turns it into a class, and the style sheet gives that class its colour for
+//! light, dark and print.
+
+use ioasim_sim::results::RunResult;
+use plotters::style::RGBColor;
+
+use crate::config::{Nesting, nesting};
+
+/// Classes of the configurations' colours, by nesting: greys for `none`, blues
+/// for hardware, warm colours for software.
+const SLOTS: [&str; 10] = ["n0", "n1", "h0", "h1", "h2", "s0", "s1", "s2", "s3", "s4"];
+
+/// A configuration's colour and dash pattern: an index of [`SLOTS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot(u8);
+
+/// One slot per run; runs of the same nesting get different slots as long as
+/// there are any.
+pub(crate) fn slots<'a>(runs: impl Iterator<Item = &'a RunResult>) -> Vec<Slot> {
+    let mut used = [0u8; 3];
+    runs.map(|run| {
+        let (family, base, len) = match nesting(run) {
+            Nesting::None | Nesting::Unknown => (0, 0, 2),
+            Nesting::Hardware => (1, 2, 3),
+            Nesting::Software => (2, 5, 5),
+        };
+        let slot = Slot(base + used[family] % len);
+        used[family] = used[family].wrapping_add(1) % len;
+        slot
+    })
+    .collect()
+}
+
+/// Name of a slot in the style sheet.
+pub(crate) fn slot_class(slot: Slot) -> &'static str {
+    SLOTS[usize::from(slot.0)]
+}
+
+/// What a colour is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Text.
+    Ink,
+    /// Less important text: ticks, units.
+    Quiet,
+    /// Grid lines.
+    Grid,
+    /// The zero line.
+    Axis,
+    /// Marker lines of the trace.
+    Mark,
+    /// Volume behind a curve.
+    Shade,
+    /// A configuration.
+    Run(Slot),
+    /// A configuration, as the translucent area below its curve.
+    RunArea(Slot),
+    /// A miss cause: cold, capacity, conflict, invalidation.
+    Cause(u8),
+}
+
+const PLAIN: [(Role, &str); 6] = [
+    (Role::Ink, "ink"),
+    (Role::Quiet, "quiet"),
+    (Role::Grid, "grid"),
+    (Role::Axis, "axis"),
+    (Role::Mark, "mark"),
+    (Role::Shade, "shade"),
+];
+
+/// The first two bytes of every sentinel.
+const SENTINEL: (u8, u8) = (0x01, 0xfe);
+
+impl Role {
+    /// The sentinel colour that stands for the role in plotters' output.
+    pub(super) fn sentinel(self) -> RGBColor {
+        let code = match self {
+            Role::Run(slot) => 0x20 + slot.0,
+            Role::RunArea(slot) => 0x30 + slot.0,
+            Role::Cause(i) => 0x40 + i,
+            plain => PLAIN.iter().position(|(r, _)| *r == plain).map_or(0, |i| i as u8),
+        };
+        RGBColor(SENTINEL.0, SENTINEL.1, code)
+    }
+}
+
+/// All sentinels as plotters prints them, with the class that replaces each.
+pub(super) fn classes() -> Vec<(String, String)> {
+    let hex = |role: Role| {
+        let RGBColor(r, g, b) = role.sentinel();
+        format!("#{r:02X}{g:02X}{b:02X}")
+    };
+    let mut out: Vec<(String, String)> =
+        PLAIN.iter().map(|(role, class)| (hex(*role), (*class).to_owned())).collect();
+    for (i, name) in SLOTS.iter().enumerate() {
+        out.push((hex(Role::Run(Slot(i as u8))), format!("r-{name}")));
+        out.push((hex(Role::RunArea(Slot(i as u8))), format!("a-{name}")));
+    }
+    for i in 0..4 {
+        out.push((hex(Role::Cause(i)), format!("c{i}")));
+    }
+    out
+}
+
+/// Hatches of the miss causes, so that they are told apart without colour;
+/// the page holds them once.
+pub(crate) const PATTERNS: &str = r#"<svg class="patterns" width="0" height="0" aria-hidden="true" focusable="false"><defs>
+<pattern id="hatch1" width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="7" height="7" class="p1"/><rect width="2" height="7" class="pl"/></pattern>
+<pattern id="hatch2" width="6" height="6" patternUnits="userSpaceOnUse"><rect width="6" height="6" class="p2"/><circle cx="3" cy="3" r="1.4" class="pl"/></pattern>
+</defs></svg>"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentinels_are_distinct() {
+        let mut hex: Vec<String> = classes().into_iter().map(|(h, _)| h).collect();
+        let n = hex.len();
+        hex.sort();
+        hex.dedup();
+        assert_eq!((hex.len(), n), (30, 30));
+    }
+}

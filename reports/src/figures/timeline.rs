@@ -1,0 +1,140 @@
+//! Time axes: intervals merged to what a figure can show, ticks, and the
+//! trace's markers.
+
+use super::Size;
+use super::axis;
+use super::canvas::{Anchor, Canvas, Frame};
+use super::palette::Role;
+use crate::document::{Document, Marker};
+use crate::error::Result;
+use crate::format::{clean, duration, time_unit};
+use crate::summary::Named;
+
+/// Most buckets drawn and listed.
+const BUCKETS: u64 = 120;
+
+/// Markers drawn; the page lists all that the document holds.
+const MARKERS: usize = 12;
+
+/// Intervals of trace time, common to all runs of a document.
+pub(super) struct Timeline<'a> {
+    /// Length of a bucket in ns.
+    pub bucket_ns: u64,
+    /// Number of buckets.
+    pub buckets: usize,
+    unit: &'static str,
+    unit_ns: u64,
+    markers: Vec<&'a Marker>,
+}
+
+impl<'a> Timeline<'a> {
+    /// The time axis of a document; `None` if no run has intervals.
+    pub(super) fn new(document: &'a Document, runs: &[Named<'_>]) -> Option<Timeline<'a>> {
+        let interval = runs.iter().map(|r| r.run.series.interval_ns).filter(|ns| *ns > 0).min()?;
+        let end = runs
+            .iter()
+            .map(|r| r.run.series.interval_ns.saturating_mul(r.run.series.requests.len() as u64))
+            .max()?;
+        if end == 0 {
+            return None;
+        }
+        let merge = end.div_ceil(interval).div_ceil(BUCKETS).max(1);
+        let bucket_ns = interval.saturating_mul(merge);
+        let (unit, unit_ns) = time_unit(end);
+        let markers = document.trace.markers.iter().filter(|m| m.time_ns <= end).take(MARKERS).collect();
+        Some(Timeline { bucket_ns, buckets: end.div_ceil(bucket_ns) as usize, unit, unit_ns, markers })
+    }
+
+    /// Sums a run's intervals into buckets.
+    pub(super) fn sum(&self, interval_ns: u64, values: &[u64]) -> Vec<u64> {
+        let mut out = vec![0u64; self.buckets];
+        for (i, v) in values.iter().enumerate() {
+            let middle = (i as u64).saturating_mul(interval_ns).saturating_add(interval_ns / 2);
+            if let Some(sum) = out.get_mut((middle / self.bucket_ns) as usize) {
+                *sum = sum.saturating_add(*v);
+            }
+        }
+        out
+    }
+
+    /// Extent of the axis, in its unit.
+    pub(super) fn extent(&self) -> (f64, f64) {
+        (0.0, self.edge(self.buckets))
+    }
+
+    /// Start of bucket `i`, in the axis's unit.
+    pub(super) fn edge(&self, i: usize) -> f64 {
+        i as f64 * self.bucket_ns as f64 / self.unit_ns as f64
+    }
+
+    /// Middle of bucket `i`, in the axis's unit.
+    pub(super) fn middle(&self, i: usize) -> f64 {
+        (i as f64 + 0.5) * self.bucket_ns as f64 / self.unit_ns as f64
+    }
+
+    /// Length of a bucket in words.
+    pub(super) fn bucket(&self) -> String {
+        duration(self.bucket_ns)
+    }
+
+    /// Head of a table's time column.
+    pub(super) fn head(&self) -> String {
+        format!("from, {}", self.unit)
+    }
+
+    /// Start of bucket `i` for a table.
+    pub(super) fn row(&self, i: usize) -> String {
+        let step = self.bucket_ns as f64 / self.unit_ns as f64;
+        let decimals = (0..6).find(|d| (step * 10f64.powi(*d)).fract().abs() < 1e-9).unwrap_or(3) as usize;
+        format!("{:.decimals$}", self.edge(i))
+    }
+
+    fn x(&self, frame: Frame, time: f64) -> i32 {
+        frame.x0 + (time / self.extent().1 * f64::from(frame.x1 - frame.x0)).round() as i32
+    }
+
+    /// Ticks and labels below `frame`.
+    pub(super) fn axis(&self, c: &Canvas<'_>, frame: Frame, size: Size) -> Result<()> {
+        let (_, end) = self.extent();
+        let ticks = axis::from_zero(end, size.ticks());
+        let labels = axis::labels(&ticks);
+        c.line(&[(frame.x0, frame.y1), (frame.x1, frame.y1)], Role::Axis, 1)?;
+        let shown = ticks.iter().zip(&labels).filter(|(t, _)| **t <= end * 1.0001);
+        let last = shown.clone().count().saturating_sub(1);
+        for (i, (tick, label)) in shown.enumerate() {
+            let x = self.x(frame, *tick);
+            c.line(&[(x, frame.y1), (x, frame.y1 + 4)], Role::Axis, 1)?;
+            let label = if i == last { format!("{label} {}", self.unit) } else { label.clone() };
+            let room = c.text_width(&label) / 2;
+            let anchor = if x + room > frame.x1 + 20 { Anchor::End } else { Anchor::Middle };
+            c.text((x, frame.y1 + 8 + c.text / 2), &label, anchor, Role::Quiet)?;
+        }
+        Ok(())
+    }
+
+    /// The trace's markers as vertical lines through `frame`, named above it
+    /// as far as there is room.
+    pub(super) fn marks(&self, c: &Canvas<'_>, frame: Frame, named: bool) -> Result<()> {
+        let mut free = frame.x0 - 40;
+        for m in &self.markers {
+            let x = self.x(frame, m.time_ns as f64 / self.unit_ns as f64);
+            c.line(&[(x, frame.y0), (x, frame.y1)], Role::Mark, 1)?;
+            if !named {
+                continue;
+            }
+            let text = c.fit(&clean(&m.text), 130);
+            let half = c.text_width(&text) / 2;
+            let middle = x.clamp(frame.x0 + half - 30, (frame.x1 - half).max(frame.x0 + half - 30));
+            if middle - half >= free {
+                c.text((middle, frame.y0 - c.text / 2 - 4), &text, Anchor::Middle, Role::Quiet)?;
+                free = middle + half + 12;
+            }
+        }
+        Ok(())
+    }
+
+    /// True if markers are drawn.
+    pub(super) fn has_marks(&self) -> bool {
+        !self.markers.is_empty()
+    }
+}

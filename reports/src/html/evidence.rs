@@ -1,0 +1,132 @@
+//! What is recorded, what is simulated and what is assumed, in sentences.
+
+use serde::Serialize;
+
+use crate::config;
+use crate::document::Document;
+use crate::format::{clean, list, thousands};
+use crate::summary::Named;
+
+/// Sentences under each of the three heads.
+#[derive(Serialize, Default)]
+pub(super) struct Evidence {
+    recorded: Vec<String>,
+    simulated: Vec<String>,
+    assumed: Vec<String>,
+}
+
+impl Evidence {
+    /// The evidence of a document.
+    pub(super) fn new(document: &Document, runs: &[Named<'_>]) -> Evidence {
+        Evidence {
+            recorded: recorded(document),
+            simulated: vec![
+                "IOTLB, paging-structure caches, page-table walks, traps and the shadow table of \
+                 each configuration."
+                    .into(),
+                "The events are replayed in their recorded order; recorded times only place them \
+                 on the time axis."
+                    .into(),
+            ],
+            assumed: assumed(document, runs),
+        }
+    }
+}
+
+fn recorded(document: &Document) -> Vec<String> {
+    let trace = &document.trace;
+    let kinds: Vec<String> = trace
+        .counts
+        .iter()
+        .filter(|(_, n)| **n > 0)
+        .map(|(kind, n)| format!("{} {}", thousands(*n), clean(&kind.replace('_', " "))))
+        .collect();
+    let mut out = Vec::new();
+    if kinds.is_empty() {
+        out.push(format!("{} events and their order.", thousands(trace.events)));
+    } else {
+        out.push(format!("{} events and their order: {}.", thousands(trace.events), list(&kinds)));
+    }
+    let also: Vec<String> = trace
+        .recorded
+        .iter()
+        .filter(|(_, n)| **n > 0)
+        .map(|(what, n)| {
+            let words = match what.as_str() {
+                "outputs" => "device accesses with their output address",
+                "labels" => "device accesses with the IOTLB's hit or miss",
+                "shadow_ops" => "operations on the shadow table",
+                other => return format!("{} {}", thousands(*n), clean(&other.replace('_', " "))),
+            };
+            format!("{} {words}", thousands(*n))
+        })
+        .collect();
+    if !also.is_empty() {
+        out.push(format!("To check against: {}.", list(&also)));
+    }
+    let mode = match trace.caching_mode.as_str() {
+        "on" => "The guest ran with caching mode on: it also invalidated when a page became present.",
+        "off" => {
+            "The guest ran with caching mode off: it sent no invalidation when a page became present."
+        }
+        _ => "The recording does not tell whether the guest ran with caching mode.",
+    };
+    out.push(mode.into());
+    out
+}
+
+fn assumed(document: &Document, runs: &[Named<'_>]) -> Vec<String> {
+    let mut out = Vec::new();
+    let inferred: Vec<String> = document
+        .trace
+        .inferred
+        .iter()
+        .filter(|(_, n)| **n > 0)
+        .map(|(what, n)| format!("{} {}", thousands(*n), clean(&what.replace('_', " "))))
+        .collect();
+    if !inferred.is_empty() {
+        out.push(format!("Inferred by the importer, in no recording: {}.", list(&inferred)));
+    }
+    // One sentence per parent layout, naming the configurations that share it.
+    let mut parents: Vec<(String, Vec<&str>)> = Vec::new();
+    for r in runs {
+        let p = &r.run.provenance;
+        let text = if p.parent_recorded {
+            "The parent's table (GPA to HPA) is as recorded".to_owned()
+        } else {
+            let seed = config::value(r.run, "seed").map_or_else(String::new, |seed| {
+                format!(" and seed {}", config::leaf(seed))
+            });
+            format!(
+                "The parent's table (GPA to HPA) is not recorded but made up with layout \u{201c}{}\u{201d}{seed}",
+                clean(&p.parent_layout)
+            )
+        };
+        match parents.iter_mut().find(|(t, _)| *t == text) {
+            Some((_, names)) => names.push(&r.name),
+            None => parents.push((text, vec![&r.name])),
+        }
+    }
+    for (text, names) in &parents {
+        match names.len() == runs.len() {
+            true => out.push(format!("{text}.")),
+            false => out.push(format!("{text}, in {}.", list(names))),
+        }
+    }
+    for r in runs {
+        let p = &r.run.provenance;
+        if p.invalidations_added > 0 || p.invalidations_left_out > 0 {
+            out.push(format!(
+                "{}: {} invalidations added and {} left out, because its guest runs under another \
+                 caching mode than the recorded one.",
+                r.name,
+                thousands(p.invalidations_added),
+                thousands(p.invalidations_left_out)
+            ));
+        }
+    }
+    if out.is_empty() {
+        out.push("Nothing beyond the configurations themselves.".into());
+    }
+    out
+}

@@ -1,0 +1,311 @@
+//! The part of the page about one trace.
+
+use minijinja::value::Value;
+use serde::Serialize;
+
+use super::context::Table;
+use super::evidence::Evidence;
+use super::markup;
+use crate::config::{self, Nesting};
+use crate::document::Document;
+use crate::error::{Error, Result};
+use crate::figures::{self, DataTable, Figure, slot_class, slots};
+use crate::format::{bytes, clean, duration, percent, plural, rate, thousands};
+use crate::summary::{Named, findings, named};
+use crate::tables::checks;
+
+/// Everything about one trace.
+#[derive(Serialize)]
+pub(super) struct Section {
+    id: String,
+    title: String,
+    facts: Vec<(String, &'static str)>,
+    findings: Vec<(String, String)>,
+    comparison: Vec<Compared>,
+    figures: Vec<Drawn>,
+    devices: Option<Table>,
+    evidence: Evidence,
+    configurations: Configurations,
+    counters: Table,
+    verified: Vec<Verified>,
+    provenance: Provenance,
+}
+
+/// One row of the comparison.
+#[derive(Serialize)]
+struct Compared {
+    name: String,
+    class: &'static str,
+    nesting: &'static str,
+    cells: Vec<String>,
+    faulty: bool,
+}
+
+/// A figure as the template needs it.
+#[derive(Serialize)]
+struct Drawn {
+    id: String,
+    title: String,
+    caption: String,
+    wide: Value,
+    narrow: Value,
+    /// `left right left right` for the read-out: wide, then narrow.
+    readout: Option<String>,
+    table: Table,
+}
+
+/// The resolved configurations.
+#[derive(Serialize)]
+struct Configurations {
+    names: Vec<String>,
+    /// Keys that differ: key, then (value, unusual) per configuration.
+    differing: Vec<(String, Vec<(String, bool)>)>,
+    /// Keys that are the same everywhere.
+    same: Vec<(String, String)>,
+    /// Name, description, TOML.
+    full: Vec<(String, String, String)>,
+}
+
+/// Outcome of one run's verification.
+#[derive(Serialize)]
+struct Verified {
+    name: String,
+    verdict: &'static str,
+    /// What, against what, compared, different.
+    checks: Vec<(&'static str, &'static str, String, String)>,
+    stale: String,
+    /// Event, check, detail.
+    mismatches: Vec<(String, String, String)>,
+}
+
+/// Where the trace comes from.
+#[derive(Serialize)]
+struct Provenance {
+    path: String,
+    sha256: String,
+    importer: String,
+    output_space: String,
+    sources: Vec<(String, String, String, String)>,
+    counts: Vec<(String, String)>,
+    notes: Vec<String>,
+    markers: Vec<(String, String)>,
+    /// Per run: name, parent, invalidations.
+    runs: Vec<(String, String, String)>,
+}
+
+impl Section {
+    /// The section of the `number`th document.
+    pub(super) fn new(number: usize, document: &Document) -> Result<Section> {
+        let id = format!("t{number}");
+        let runs = named(document);
+        let mut figures = figures::all(document, &runs)?;
+        let devices = devices_table(&mut figures);
+        let drawn = figures.into_iter().map(|f| Drawn::new(&id, f)).collect();
+        let rows = findings(document).into_iter().map(|f| (f.lead, f.text)).collect();
+        Ok(Section {
+            title: file_name(&document.trace.path),
+            facts: facts(document, &runs),
+            findings: rows,
+            comparison: comparison(&runs),
+            figures: drawn,
+            devices,
+            evidence: Evidence::new(document, &runs),
+            configurations: configurations(&runs),
+            counters: counters(&runs)?,
+            verified: runs.iter().filter_map(verified).collect(),
+            provenance: provenance(document, &runs),
+            id,
+        })
+    }
+
+    /// Name of the trace.
+    pub(super) fn title(&self) -> &str {
+        &self.title
+    }
+}
+
+impl Drawn {
+    fn new(section: &str, f: Figure) -> Drawn {
+        Drawn {
+            id: format!("{section}-{}", f.id),
+            table: Table::of(f.table, f.title.clone()),
+            title: f.title,
+            caption: f.caption,
+            wide: markup(f.wide),
+            narrow: markup(f.narrow),
+            readout: f.readout.map(|r| {
+                let (a, b) = (r.wide, r.narrow);
+                format!("{:.4} {:.4} {:.4} {:.4}", a.0, a.1, b.0, b.1)
+            }),
+        }
+    }
+}
+
+/// Takes the per-device numbers out of the figure: they have a place of their
+/// own on the page.
+fn devices_table(figures: &mut [Figure]) -> Option<Table> {
+    let figure = figures.iter_mut().find(|f| f.id == "devices")?;
+    let table = std::mem::take(&mut figure.table);
+    Some(Table::of(table, "Each device under each configuration".into()))
+}
+
+fn file_name(path: &str) -> String {
+    let name = path.rsplit(['/', '\\']).next().unwrap_or(path);
+    let name = clean(name).into_owned();
+    if name.is_empty() { "unnamed trace".into() } else { name }
+}
+
+fn facts(document: &Document, runs: &[Named<'_>]) -> Vec<(String, &'static str)> {
+    let requests = runs.iter().map(|r| r.m.requests).max().unwrap_or(0);
+    let devices = runs.iter().map(|r| r.run.devices.len()).max().unwrap_or(0);
+    vec![
+        (thousands(requests), if requests == 1 { "device access" } else { "device accesses" }),
+        (thousands(document.trace.events), "events in the trace"),
+        (thousands(devices as u64), if devices == 1 { "device" } else { "devices" }),
+        (duration(document.trace.end_ns), "of recorded time"),
+        (thousands(runs.len() as u64), if runs.len() == 1 { "configuration" } else { "configurations" }),
+    ]
+}
+
+fn comparison(runs: &[Named<'_>]) -> Vec<Compared> {
+    let colours = slots(runs.iter().map(|r| r.run));
+    runs.iter()
+        .zip(colours)
+        .map(|(r, slot)| Compared {
+            name: r.name.clone(),
+            class: slot_class(slot),
+            nesting: match config::nesting(r.run) {
+                Nesting::None => "no nesting",
+                Nesting::Hardware => "in hardware",
+                Nesting::Software => "in software",
+                Nesting::Unknown => "-",
+            },
+            cells: vec![
+                percent(r.m.hit_rate),
+                rate(r.m.reads_per_miss),
+                rate(r.m.reads_per_dma),
+                rate(r.m.traps),
+                rate(r.m.shadow_maps),
+                rate(r.m.shadow_unmaps),
+                rate(r.m.vmm_pte_reads),
+                thousands(r.m.faults),
+            ],
+            faulty: r.m.faults > 0,
+        })
+        .collect()
+}
+
+fn configurations(runs: &[Named<'_>]) -> Configurations {
+    let trees: Vec<&serde_json::Value> = runs.iter().map(|r| &r.run.config).collect();
+    let mut out = Configurations {
+        names: runs.iter().map(|r| r.name.clone()).collect(),
+        differing: Vec::new(),
+        same: Vec::new(),
+        full: Vec::new(),
+    };
+    for row in config::side_by_side(&trees) {
+        if row.key == "name" || row.key == "description" {
+            continue;
+        }
+        let text = |v: &Option<String>| v.clone().unwrap_or_else(|| "-".into());
+        if row.differs() {
+            let usual = row.usual().cloned();
+            let cells = row.values.iter().map(|v| (text(v), *v != usual)).collect();
+            out.differing.push((row.key, cells));
+        } else if let Some(value) = row.values.first() {
+            out.same.push((row.key.clone(), text(value)));
+        }
+    }
+    for r in runs {
+        let description = config::text(r.run, "description").unwrap_or("");
+        out.full.push((r.name.clone(), clean(description).into_owned(), config::to_toml(&r.run.config)));
+    }
+    out
+}
+
+fn counters(runs: &[Named<'_>]) -> Result<Table> {
+    let trees = runs
+        .iter()
+        .map(|r| serde_json::to_value(&r.run.counters))
+        .collect::<std::result::Result<Vec<_>, _>>()
+        .map_err(|source| Error::Serialise { what: "index.html", source })?;
+    let trees: Vec<&serde_json::Value> = trees.iter().collect();
+    let number = |v: &Option<String>| match v {
+        None => "-".to_owned(),
+        Some(text) => match (text.parse::<u64>(), text.parse::<f64>()) {
+            (Ok(n), _) => thousands(n),
+            (_, Ok(v)) => format!("{v:.4}"),
+            _ => text.clone(),
+        },
+    };
+    let mut columns = vec!["counter".to_owned()];
+    columns.extend(runs.iter().map(|r| r.name.clone()));
+    let rows = config::side_by_side(&trees)
+        .into_iter()
+        .map(|row| std::iter::once(row.key.clone()).chain(row.values.iter().map(number)).collect())
+        .collect();
+    Ok(Table::of(DataTable { columns, rows }, "All counters".into()))
+}
+
+fn verified(r: &Named<'_>) -> Option<Verified> {
+    let v = r.run.verify.as_ref()?;
+    let checks: Vec<_> = checks(v)
+        .iter()
+        .filter(|c| c.compared > 0 || c.different > 0)
+        .map(|c| (c.what, c.against, thousands(c.compared), thousands(c.different)))
+        .collect();
+    let verdict = match (checks.is_empty(), v.passed()) {
+        (true, _) => "nothing to compare",
+        (_, true) => "passed",
+        (_, false) => "failed",
+    };
+    let stale = match v.stale_legal {
+        0 => String::new(),
+        n => format!(
+            "{} differ from the recording but are legally stale: they were valid since the last \
+             invalidation that covers them.",
+            plural(n as usize, "output", "outputs")
+        ),
+    };
+    let mismatches = v
+        .first_mismatches
+        .iter()
+        .map(|m| (thousands(m.event), clean(&m.check).into_owned(), clean(&m.detail).into_owned()))
+        .collect();
+    Some(Verified { name: r.name.clone(), verdict, checks, stale, mismatches })
+}
+
+fn provenance(document: &Document, runs: &[Named<'_>]) -> Provenance {
+    let trace = &document.trace;
+    let text = |s: &str| clean(s).into_owned();
+    Provenance {
+        path: text(&trace.path),
+        sha256: text(&trace.sha256),
+        importer: text(&trace.importer),
+        output_space: match trace.output_space.as_str() {
+            "gpa" => "GPA (one level was recorded)".into(),
+            "hpa" => "HPA (all levels were recorded)".into(),
+            other => text(other),
+        },
+        sources: trace
+            .sources
+            .iter()
+            .map(|s| (text(&s.role), text(&s.path), bytes(s.bytes), text(&s.sha256)))
+            .collect(),
+        counts: trace.importer_counts.iter().map(|(k, n)| (text(k), thousands(*n))).collect(),
+        notes: trace.notes.iter().map(|n| text(n)).collect(),
+        markers: trace.markers.iter().map(|m| (duration(m.time_ns), text(&m.text))).collect(),
+        runs: runs
+            .iter()
+            .map(|r| {
+                let p = &r.run.provenance;
+                let parent = if p.parent_recorded {
+                    "recorded".to_owned()
+                } else {
+                    format!("assumed: {}", text(&p.parent_layout))
+                };
+                (r.name.clone(), parent, text(&p.invalidations))
+            })
+            .collect(),
+    }
+}

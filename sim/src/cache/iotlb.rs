@@ -1,0 +1,323 @@
+//! The IOTLB: final translations, their invalidation, and why requests miss.
+
+use super::replacement::{NoConfig, Replacement};
+use super::{FlushWhenFull, History, Key, Seen, SetAssoc, Tag};
+use crate::events::{PageSize, Perm};
+use crate::results::MissCauses;
+
+/// A cached translation: output page and rights in one word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cached(u64);
+
+impl Cached {
+    /// A translation to the page at `out` (4 KiB aligned).
+    #[inline]
+    pub fn new(out: u64, perm: Perm) -> Cached {
+        Cached(out & !0xfff | perm.0 as u64)
+    }
+
+    /// Output address of the page.
+    #[inline]
+    pub fn out(self) -> u64 {
+        self.0 & !0xfff
+    }
+
+    /// Rights.
+    #[inline]
+    pub fn perm(self) -> Perm {
+        Perm((self.0 & 3) as u8)
+    }
+}
+
+/// A page-selective invalidation of one tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageRange {
+    /// First byte, aligned to the range's size.
+    pub start: u64,
+    /// Byte after the last.
+    pub end: u64,
+    /// The address in the descriptor, which QEMU also compares.
+    pub descriptor: u64,
+}
+
+impl PageRange {
+    /// The range `[start, end)` as one would ask for it.
+    pub fn new(start: u64, end: u64) -> PageRange {
+        PageRange { start, end, descriptor: start }
+    }
+}
+
+/// Storage behind an [`Iotlb`].
+pub trait Store: Send {
+    /// Looks up the page of `size` that holds `addr`.
+    fn get(&mut self, key: Key) -> Option<Cached>;
+    /// True if entries of this size are present.
+    fn holds(&self, size: PageSize) -> bool;
+    /// Inserts; returns how many entries were displaced.
+    fn insert(&mut self, key: Key, value: Cached) -> usize;
+    /// Invalidates pages of one tag; tells `removed` of what architecture did
+    /// not ask for but the implementation drops all the same.
+    fn invalidate(&mut self, tag: Tag, range: PageRange, removed: &mut dyn FnMut(Key)) -> usize;
+    /// Invalidates all of one tag.
+    fn invalidate_tag(&mut self, tag: Tag) -> usize;
+    /// Empties the store.
+    fn clear(&mut self) -> usize;
+    /// Calls `f` for every entry.
+    fn for_each(&self, f: &mut dyn FnMut(Key, Cached));
+    /// A fully associative store of the same size and policy, or `None` if
+    /// this one is fully associative.
+    fn reference(&self) -> Option<Self>
+    where
+        Self: Sized;
+}
+
+/// A set-associative store and what is needed to make its reference.
+#[derive(Clone, Debug)]
+pub struct SetAssocStore<P> {
+    cache: SetAssoc<P, Cached>,
+    ways: usize,
+    seed: u64,
+}
+
+impl<P: Replacement<Config = NoConfig>> SetAssocStore<P> {
+    /// `entries` in sets of `ways` (which divides `entries`).
+    pub fn new(entries: usize, ways: usize, seed: u64) -> Self {
+        SetAssocStore { cache: SetAssoc::new(entries, ways, &(), seed), ways, seed }
+    }
+}
+
+impl<P: Replacement<Config = NoConfig>> Store for SetAssocStore<P> {
+    #[inline]
+    fn get(&mut self, key: Key) -> Option<Cached> {
+        self.cache.get(key)
+    }
+
+    #[inline]
+    fn holds(&self, size: PageSize) -> bool {
+        self.cache.holds(size)
+    }
+
+    #[inline]
+    fn insert(&mut self, key: Key, value: Cached) -> usize {
+        self.cache.insert(key, value).evicted.is_some() as usize
+    }
+
+    fn invalidate(&mut self, tag: Tag, range: PageRange, _: &mut dyn FnMut(Key)) -> usize {
+        self.cache.remove_range(tag, range.start, range.end)
+    }
+
+    fn invalidate_tag(&mut self, tag: Tag) -> usize {
+        self.cache.remove_if(|k| k.tag() == tag)
+    }
+
+    fn clear(&mut self) -> usize {
+        self.cache.remove_if(|_| true)
+    }
+
+    fn for_each(&self, f: &mut dyn FnMut(Key, Cached)) {
+        self.cache.for_each(f);
+    }
+
+    fn reference(&self) -> Option<Self> {
+        let entries = self.cache.capacity();
+        (self.ways < entries).then(|| Self::new(entries, entries, self.seed))
+    }
+}
+
+/// QEMU's store. `low8` selects its eight-bit invalidation mask.
+#[derive(Clone, Debug)]
+pub struct FlushWhenFullStore {
+    cache: FlushWhenFull<Cached>,
+    low8: bool,
+}
+
+impl FlushWhenFullStore {
+    /// `entries`, with exact or eight-bit page-selective invalidation.
+    pub fn new(entries: usize, low8: bool) -> Self {
+        FlushWhenFullStore { cache: FlushWhenFull::new(entries), low8 }
+    }
+}
+
+impl Store for FlushWhenFullStore {
+    #[inline]
+    fn get(&mut self, key: Key) -> Option<Cached> {
+        self.cache.get(key)
+    }
+
+    #[inline]
+    fn holds(&self, size: PageSize) -> bool {
+        self.cache.holds(size)
+    }
+
+    #[inline]
+    fn insert(&mut self, key: Key, value: Cached) -> usize {
+        self.cache.insert(key, value)
+    }
+
+    fn invalidate(&mut self, tag: Tag, range: PageRange, removed: &mut dyn FnMut(Key)) -> usize {
+        let before = self.cache.len();
+        if self.low8 {
+            let am = ((range.end - range.start) >> 12).trailing_zeros();
+            self.cache.remove_low8(range.descriptor, am, |t| t == tag, removed);
+        } else {
+            let PageRange { start, end, .. } = range;
+            self.cache.remove_if(|k| k.tag() == tag && k.overlaps(start, end), removed);
+        }
+        before - self.cache.len()
+    }
+
+    fn invalidate_tag(&mut self, tag: Tag) -> usize {
+        let before = self.cache.len();
+        self.cache.remove_if(|k| k.tag() == tag, |_| ());
+        before - self.cache.len()
+    }
+
+    fn clear(&mut self) -> usize {
+        self.cache.clear()
+    }
+
+    fn for_each(&self, f: &mut dyn FnMut(Key, Cached)) {
+        self.cache.for_each(f);
+    }
+
+    fn reference(&self) -> Option<Self> {
+        None
+    }
+}
+
+/// Why a request missed; definitions in `docs/miss-causes.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MissCause {
+    /// First reference.
+    Cold,
+    /// An infinitely large cache would miss too: invalidated since.
+    Invalidation,
+    /// A fully associative cache of the same size and policy would miss too.
+    Capacity,
+    /// Only the limited associativity explains it.
+    Conflict,
+}
+
+impl MissCauses {
+    /// Adds one miss.
+    #[inline]
+    pub fn add(&mut self, cause: MissCause) {
+        match cause {
+            MissCause::Cold => self.cold += 1,
+            MissCause::Invalidation => self.invalidation += 1,
+            MissCause::Capacity => self.capacity += 1,
+            MissCause::Conflict => self.conflict += 1,
+        }
+    }
+}
+
+/// An IOTLB.
+///
+/// Beside the modelled store it keeps two others to tell why a request
+/// misses: an infinitely large one ([`History`]) and, if the modelled one is
+/// not fully associative, a fully associative one. All three see the same
+/// references and invalidations.
+#[derive(Clone, Debug)]
+pub struct Iotlb<S> {
+    store: S,
+    history: History,
+    reference: Option<S>,
+    /// Entries displaced.
+    pub evictions: u64,
+    /// Entries removed by invalidations.
+    pub invalidated: u64,
+}
+
+impl<S: Store> Iotlb<S> {
+    /// An empty IOTLB over `store`.
+    pub fn new(store: S) -> Self {
+        let reference = store.reference();
+        Iotlb { store, history: History::default(), reference, evictions: 0, invalidated: 0 }
+    }
+
+    /// Looks `addr` up in all page sizes present, smallest first. An entry
+    /// without the rights that are `needed` is no hit: the walk decides.
+    #[inline]
+    pub fn lookup(&mut self, tag: Tag, addr: u64, needed: Perm) -> Option<u64> {
+        for size in PageSize::ALL {
+            if !self.store.holds(size) {
+                continue;
+            }
+            let key = Key::new(tag, size, addr);
+            if let Some(entry) = self.store.get(key)
+                && entry.perm().allows(needed)
+            {
+                if let Some(reference) = &mut self.reference
+                    && reference.get(key).is_none()
+                {
+                    reference.insert(key, entry);
+                }
+                return Some(entry.out() | addr & (size.bytes() - 1));
+            }
+        }
+        None
+    }
+
+    /// Inserts the translation that a miss's walk found; returns the cause of
+    /// the miss.
+    #[inline]
+    pub fn fill(&mut self, tag: Tag, addr: u64, size: PageSize, value: Cached) -> MissCause {
+        let key = Key::new(tag, size, addr);
+        let cause = match self.history.reference(key) {
+            Seen::Never => MissCause::Cold,
+            Seen::Invalidated => MissCause::Invalidation,
+            Seen::Held => {
+                let conflict = self.reference.as_mut().is_some_and(|r| r.get(key).is_some());
+                if conflict { MissCause::Conflict } else { MissCause::Capacity }
+            }
+        };
+        if let Some(reference) = &mut self.reference {
+            reference.insert(key, value);
+        }
+        self.evictions += self.store.insert(key, value) as u64;
+        cause
+    }
+
+    /// Cause of a miss that ended in a fault; nothing is inserted.
+    pub fn fault(&mut self, tag: Tag, addr: u64) -> MissCause {
+        match self.history.peek(Key::new(tag, PageSize::Size4K, addr)) {
+            Seen::Never => MissCause::Cold,
+            Seen::Invalidated => MissCause::Invalidation,
+            Seen::Held => MissCause::Capacity,
+        }
+    }
+
+    /// Page-selective invalidation; returns how many entries went.
+    pub fn invalidate(&mut self, tag: Tag, range: PageRange) -> usize {
+        if range.start >= range.end {
+            return 0;
+        }
+        for size in PageSize::ALL {
+            let first = Key::new(tag, size, range.start);
+            self.history.invalidate(first, Key::new(tag, size, range.end - 1));
+        }
+        let history = &mut self.history;
+        let gone = self.store.invalidate(tag, range, &mut |key| history.invalidate(key, key));
+        if let Some(reference) = &mut self.reference {
+            reference.invalidate(tag, range, &mut |_| ());
+        }
+        self.invalidated += gone as u64;
+        gone
+    }
+
+    /// Invalidation of all of a tag; returns how many entries went.
+    pub fn invalidate_tag(&mut self, tag: Tag) -> usize {
+        self.history.invalidate_tag(tag);
+        let gone = self.store.invalidate_tag(tag);
+        if let Some(reference) = &mut self.reference {
+            reference.invalidate_tag(tag);
+        }
+        self.invalidated += gone as u64;
+        gone
+    }
+
+    /// Calls `f` for every entry.
+    pub fn for_each(&self, mut f: impl FnMut(Key, Cached)) {
+        self.store.for_each(&mut f);
+    }
+}

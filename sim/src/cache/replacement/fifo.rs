@@ -1,0 +1,38 @@
+//! First in, first out.
+
+use super::order::Order;
+use super::{NoConfig, Replacement, Shape};
+
+/// Evicts the entry that was filled first, whatever its references.
+#[derive(Clone, Debug)]
+pub struct Fifo {
+    order: Order,
+}
+
+impl Replacement for Fifo {
+    type Config = NoConfig;
+
+    fn new(shape: Shape, _: &NoConfig, _seed: u64) -> Fifo {
+        Fifo { order: Order::new(shape) }
+    }
+
+    #[inline]
+    fn hit(&mut self, _set: usize, _way: usize) {}
+
+    #[inline]
+    fn fill(&mut self, set: usize, way: usize) {
+        self.order.push_front(set, way);
+    }
+
+    #[inline]
+    fn victim(&mut self, set: usize) -> usize {
+        let way = self.order.back(set);
+        self.order.unlink(set, way);
+        way
+    }
+
+    #[inline]
+    fn remove(&mut self, set: usize, way: usize) {
+        self.order.unlink(set, way);
+    }
+}

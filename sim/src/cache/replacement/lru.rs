@@ -1,0 +1,40 @@
+//! Least recently used.
+
+use super::order::Order;
+use super::{NoConfig, Replacement, Shape};
+
+/// Evicts the entry whose last reference is longest ago.
+#[derive(Clone, Debug)]
+pub struct Lru {
+    order: Order,
+}
+
+impl Replacement for Lru {
+    type Config = NoConfig;
+
+    fn new(shape: Shape, _: &NoConfig, _seed: u64) -> Lru {
+        Lru { order: Order::new(shape) }
+    }
+
+    #[inline]
+    fn hit(&mut self, set: usize, way: usize) {
+        self.order.to_front(set, way);
+    }
+
+    #[inline]
+    fn fill(&mut self, set: usize, way: usize) {
+        self.order.push_front(set, way);
+    }
+
+    #[inline]
+    fn victim(&mut self, set: usize) -> usize {
+        let way = self.order.back(set);
+        self.order.unlink(set, way);
+        way
+    }
+
+    #[inline]
+    fn remove(&mut self, set: usize, way: usize) {
+        self.order.unlink(set, way);
+    }
+}

@@ -1,0 +1,48 @@
+//! Replacement policies of a set-associative cache, one file each.
+
+mod clock;
+mod fifo;
+mod lru;
+mod order;
+mod plru;
+mod random;
+
+pub use clock::Clock;
+pub use fifo::Fifo;
+pub use lru::Lru;
+pub use plru::Plru;
+pub use random::Random;
+
+/// Shape of the cache that a policy serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Number of sets.
+    pub sets: usize,
+    /// Entries per set.
+    pub ways: usize,
+}
+
+/// Chooses the entry that makes room.
+///
+/// The cache calls the methods with `set < sets` and `way < ways`, in the
+/// order of the accesses. It fills free ways without asking for a victim, and
+/// calls [`Replacement::victim`] only on a set without free ways; the way
+/// returned is then filled.
+pub trait Replacement: Send {
+    /// Settings of the policy, part of the configuration file.
+    type Config: Clone + Default + Send;
+
+    /// A policy for a cache of this shape. `seed` feeds random choices.
+    fn new(shape: Shape, config: &Self::Config, seed: u64) -> Self;
+    /// The entry was referenced and was present.
+    fn hit(&mut self, set: usize, way: usize);
+    /// An entry was put into `way`.
+    fn fill(&mut self, set: usize, way: usize);
+    /// The way that has to make room in a full set.
+    fn victim(&mut self, set: usize) -> usize;
+    /// The entry was invalidated; its way is free now.
+    fn remove(&mut self, set: usize, way: usize);
+}
+
+/// Configuration of a policy that has no settings.
+pub type NoConfig = ();

@@ -1,0 +1,108 @@
+//! Limits and contradictions.
+
+use super::{Config, ConfigError, Levels, Nesting, Ownership, PageMatch, ReplacementKind};
+use crate::sync;
+use crate::walk::WalkCacheConfig;
+
+/// Limits of configuration values.
+pub mod limits {
+    /// Most entries of one cache: 16.8 M entries take about 1 GB.
+    pub const CACHE_ENTRIES: u64 = 1 << 24;
+    /// Most intervals of a time series.
+    pub const INTERVALS: u64 = 10_000;
+}
+
+impl Config {
+    /// Checks sizes and combinations.
+    ///
+    /// # Errors
+    /// [`ConfigError::Refused`] with the first key that is out of its limits.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |key: &str, value: String, limit: String| {
+            Err(ConfigError::Refused { name: self.name.clone(), key: key.into(), value, limit })
+        };
+        if self.name.is_empty() || self.name.len() > 100 {
+            return refuse("name", format!("{:?}", self.name), "1 to 100 characters".into());
+        }
+        let iotlb = WalkCacheConfig { entries: self.iotlb.entries, ways: self.iotlb.ways };
+        self.check_cache("iotlb", iotlb, false)?;
+        self.check_cache("nested_cache", self.nested_cache, true)?;
+        for (stage, pwc) in [("stage1", &self.pwc.stage1), ("stage2", &self.pwc.stage2)] {
+            for (span, cache) in ["2m", "1g", "512g", "256t"].into_iter().zip(pwc.by_level()) {
+                self.check_cache(&format!("pwc.{stage}.{span}"), cache, true)?;
+            }
+        }
+        let levels = [
+            ("parent.levels", self.parent.levels),
+            ("child.levels", match self.child.levels {
+                Levels::Fixed(n) => n,
+                Levels::Recorded(_) => 3,
+            }),
+        ];
+        for (key, n) in levels {
+            if !(3..=5).contains(&n) {
+                return refuse(key, n.to_string(), "tables have 3, 4 or 5 levels".into());
+            }
+        }
+        if self.report.intervals == 0 || self.report.intervals > limits::INTERVALS {
+            let limit = format!("1 to {} intervals", limits::INTERVALS);
+            return refuse("report.intervals", self.report.intervals.to_string(), limit);
+        }
+        let flush = self.iotlb.replacement == ReplacementKind::FlushWhenFull;
+        if flush && self.iotlb.ways != self.iotlb.entries {
+            let limit = "`flush-when-full` is fully associative: set it equal to iotlb.entries";
+            return refuse("iotlb.ways", self.iotlb.ways.to_string(), limit.into());
+        }
+        if self.iotlb.page_match == PageMatch::Low8 && !flush {
+            let limit = "`low8` is QEMU's and exists with `flush-when-full` only; use `exact`";
+            return refuse("iotlb.page_match", "\"low8\"".into(), limit.into());
+        }
+        if self.nesting == Nesting::Software {
+            let calls = self.sync.policy == sync::Kind::MapUnmap;
+            let host_managed = self.child.ownership == Ownership::HostManaged;
+            if calls != host_managed {
+                let (value, limit) = if calls {
+                    ("\"user-managed\"", "sync.policy = \"map-unmap\" sees calls only: the child must be \"host-managed\"")
+                } else {
+                    ("\"host-managed\"", "a child synchronised by invalidations is bound by its user: set it to \"user-managed\", or sync.policy to \"map-unmap\"")
+                };
+                return refuse("child.ownership", value.into(), limit.into());
+            }
+        }
+        if self.nesting == Nesting::Hardware && self.child.ownership == Ownership::HostManaged {
+            let limit = "hardware nesting walks the guest's own table, which is \"user-managed\"";
+            return refuse("child.ownership", "\"host-managed\"".into(), limit.into());
+        }
+        if self.parent.ownership == Ownership::UserManaged {
+            let limit = "the parent is changed by map and unmap calls: \"host-managed\"";
+            return refuse("parent.ownership", "\"user-managed\"".into(), limit.into());
+        }
+        Ok(())
+    }
+
+    fn check_cache(
+        &self,
+        key: &str,
+        cache: WalkCacheConfig,
+        may_be_absent: bool,
+    ) -> Result<(), ConfigError> {
+        let WalkCacheConfig { entries, ways } = cache;
+        let least = if may_be_absent { 0 } else { 1 };
+        let (what, value, limit) = if entries < least || entries > limits::CACHE_ENTRIES {
+            let limit = format!("{least} to {} entries", limits::CACHE_ENTRIES);
+            ("entries", entries, limit)
+        } else if ways == 0 || (entries > 0 && ways > entries) {
+            ("ways", ways, format!("1 to {} ways (entries = fully associative)", entries.max(1)))
+        } else if entries > 0 && entries % ways != 0 {
+            ("ways", ways, format!("it must divide the {entries} entries into equal sets"))
+        } else {
+            return Ok(());
+        };
+        Err(ConfigError::Refused {
+            name: self.name.clone(),
+            key: format!("{key}.{what}"),
+            value: value.to_string(),
+            limit,
+        })
+    }
+}

@@ -1,0 +1,189 @@
+//! Presets and the layers over them.
+
+use toml::{Table, Value};
+
+use super::{Config, ConfigError};
+
+/// The presets that ship with ioasim, in the order of `preset list`.
+const PRESETS: [(&str, &str); 6] = [
+    ("passthrough", include_str!("../../presets/passthrough.toml")),
+    ("hw-nested", include_str!("../../presets/hw-nested.toml")),
+    ("sw-nested-map", include_str!("../../presets/sw-nested-map.toml")),
+    ("sw-nested-invalidate", include_str!("../../presets/sw-nested-invalidate.toml")),
+    ("sw-nested-flush", include_str!("../../presets/sw-nested-flush.toml")),
+    ("qemu-vtd-7.2", include_str!("../../presets/qemu-vtd-7.2.toml")),
+];
+
+/// Every key with its default; all presets build on it.
+const BASE: &str = include_str!("../../presets/base.toml");
+
+/// Names of the presets.
+pub fn preset_names() -> impl Iterator<Item = &'static str> {
+    PRESETS.iter().map(|(name, _)| *name)
+}
+
+/// The TOML text of a preset: what it sets over the base, with its comments.
+pub fn preset_text(name: &str) -> Option<&'static str> {
+    PRESETS.iter().find(|(n, _)| *n == name).map(|(_, text)| *text)
+}
+
+/// Something that sets keys.
+#[derive(Clone, Debug)]
+pub enum Layer {
+    /// A preset by name.
+    Preset(String),
+    /// TOML text; `preset = "NAME"` in it chooses what it builds on
+    /// (`hw-nested` if absent).
+    Text {
+        /// Shown in errors, for example the file's name.
+        origin: String,
+        /// The TOML.
+        text: String,
+        /// Name of the configuration unless the text sets `name`.
+        name: String,
+    },
+}
+
+/// Resolves a configuration: base, preset, the layer's own keys, then
+/// `settings` (`key=value`, dotted keys, TOML values; a bare word is a string).
+///
+/// # Errors
+/// Unknown presets and keys (the nearest is named), wrong types, sizes out of
+/// their limits, contradictions.
+pub fn resolve(layer: &Layer, settings: &[String]) -> Result<Config, ConfigError> {
+    let base: Table = BASE.parse().expect("the base is valid TOML");
+    let mut merged = base.clone();
+    match layer {
+        Layer::Preset(name) => merge_preset(&mut merged, name)?,
+        Layer::Text { origin, text, name } => {
+            let mut own: Table = parse(origin, text)?;
+            let preset = match own.remove("preset") {
+                Some(Value::String(preset)) => preset,
+                Some(other) => {
+                    let message = format!("preset = {other} must be a string, a preset's name");
+                    return Err(ConfigError::Syntax { origin: origin.clone(), message });
+                }
+                None => "hw-nested".into(),
+            };
+            merge_preset(&mut merged, &preset)?;
+            merged.insert("name".into(), Value::String(name.clone()));
+            check_keys(origin, &base, &own, "")?;
+            merge(&mut merged, own);
+        }
+    }
+    for setting in settings {
+        let own = parse_setting(setting)?;
+        check_keys(&format!("--set {setting}"), &base, &own, "")?;
+        merge(&mut merged, own);
+    }
+    let origin = match layer {
+        Layer::Preset(name) => format!("preset {name}"),
+        Layer::Text { origin, .. } => origin.clone(),
+    };
+    let config: Config = Value::Table(merged)
+        .try_into()
+        .map_err(|e: toml::de::Error| ConfigError::Syntax { origin, message: one_line(&e) })?;
+    config.check()?;
+    Ok(config)
+}
+
+fn merge_preset(into: &mut Table, name: &str) -> Result<(), ConfigError> {
+    let text = preset_text(name).ok_or_else(|| ConfigError::UnknownPreset {
+        name: name.into(),
+        hint: match nearest(name, preset_names()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "`ioasim preset list` shows them".into(),
+        },
+    })?;
+    merge(into, text.parse().expect("presets are valid TOML"));
+    Ok(())
+}
+
+fn merge(into: &mut Table, from: Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Table(old)), Value::Table(new)) => merge(old, new),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+fn parse(origin: &str, text: &str) -> Result<Table, ConfigError> {
+    text.parse().map_err(|e: toml::de::Error| ConfigError::Syntax {
+        origin: origin.into(),
+        message: one_line(&e),
+    })
+}
+
+/// A parser's message without its drawing of the line.
+fn one_line(e: &toml::de::Error) -> String {
+    e.message().replace('\n', " ")
+}
+
+fn parse_setting(setting: &str) -> Result<Table, ConfigError> {
+    let origin = format!("--set {setting}");
+    let Some((key, value)) = setting.split_once('=') else {
+        let message = "expected KEY=VALUE, for example --set iotlb.entries=1024".into();
+        return Err(ConfigError::Syntax { origin, message });
+    };
+    let (key, value) = (key.trim(), value.trim());
+    // The segments may start with a digit (`pwc.stage1.2m`): quote them.
+    let quoted: Vec<String> = key.split('.').map(|k| format!("{k:?}")).collect();
+    let line = format!("{} = {value}", quoted.join("."));
+    line.parse::<Table>()
+        .or_else(|_| format!("{} = {value:?}", quoted.join(".")).parse::<Table>())
+        .map_err(|e| ConfigError::Syntax { origin, message: one_line(&e) })
+}
+
+fn check_keys(origin: &str, known: &Table, own: &Table, path: &str) -> Result<(), ConfigError> {
+    for (key, value) in own {
+        let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        match (known.get(key), value) {
+            (Some(Value::Table(below)), Value::Table(own)) => {
+                check_keys(origin, below, own, &full)?;
+            }
+            (Some(_), _) => {}
+            (None, _) => {
+                let mut all = vec!["preset".to_string()];
+                let base: Table = BASE.parse().expect("the base is valid TOML");
+                collect_keys(&base, "", &mut all);
+                let hint = match nearest(&full, all.iter().map(String::as_str)) {
+                    Some(near) => format!("; did you mean `{near}`?"),
+                    None => "; `ioasim preset show hw-nested` shows every key".into(),
+                };
+                return Err(ConfigError::UnknownKey { origin: origin.into(), key: full, hint });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn collect_keys(table: &Table, path: &str, out: &mut Vec<String>) {
+    for (key, value) in table {
+        let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        match value {
+            Value::Table(below) => {
+                out.push(full.clone());
+                collect_keys(below, &full, out);
+            }
+            _ => out.push(full),
+        }
+    }
+}
+
+/// The candidate nearest to `word`: same last segment, else smallest edit
+/// distance if that is small enough to be a slip.
+fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let last = |s: &str| s.rsplit('.').next().unwrap_or(s).to_string();
+    candidates
+        .map(|c| {
+            let whole = strsim::normalized_damerau_levenshtein(word, c);
+            let tail = strsim::normalized_damerau_levenshtein(&last(word), &last(c)) * 0.95;
+            (whole.max(tail), c)
+        })
+        .filter(|(score, _)| *score >= 0.5)
+        .max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(a.1)))
+        .map(|(_, c)| c)
+}

@@ -1,0 +1,298 @@
+//! Configurations: TOML over presets, every key known and checked.
+
+mod check;
+mod layers;
+
+pub use check::limits;
+pub use layers::{Layer, preset_names, preset_text, resolve};
+
+use serde::{Deserialize, Serialize};
+
+use crate::parent::Layout;
+use crate::sync;
+use crate::walk::WalkCacheConfig;
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// No preset of this name.
+    #[error("there is no preset `{name}`; {hint}")]
+    UnknownPreset {
+        /// As given.
+        name: String,
+        /// The nearest name, or where to find the list.
+        hint: String,
+    },
+    /// A key that no configuration has.
+    #[error("{origin}: unknown key `{key}`{hint}")]
+    UnknownKey {
+        /// File, preset or `--set`.
+        origin: String,
+        /// Dotted path.
+        key: String,
+        /// The nearest known key.
+        hint: String,
+    },
+    /// Not TOML, or a value of the wrong type.
+    #[error("{origin}: {message}")]
+    Syntax {
+        /// File, preset or `--set`.
+        origin: String,
+        /// What the parser found, with its place.
+        message: String,
+    },
+    /// A value outside its limits, or one that contradicts another.
+    #[error("configuration `{name}`: {key} = {value} is refused: {limit}")]
+    Refused {
+        /// The configuration.
+        name: String,
+        /// Dotted path of the key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// The limit and the remedy.
+        limit: String,
+    },
+}
+
+/// A resolved configuration. Field names are the keys of the TOML file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Name in tables and results.
+    pub name: String,
+    /// One line for `preset list`.
+    pub description: String,
+    /// How child and parent are nested.
+    pub nesting: Nesting,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Stage 1.
+    pub child: ChildConfig,
+    /// Stage 2.
+    pub parent: ParentConfig,
+    /// Shadow synchronisation (software nesting).
+    pub sync: SyncConfig,
+    /// The guest's driver.
+    pub guest: GuestConfig,
+    /// The IOTLB.
+    pub iotlb: IotlbConfig,
+    /// Paging-structure caches.
+    pub pwc: PwcConfig,
+    /// The nested (GPA) cache: translations of GPAs, for table pages and data.
+    pub nested_cache: WalkCacheConfig,
+    /// Verification.
+    pub verify: VerifyConfig,
+    /// Reporting.
+    pub report: ReportConfig,
+}
+
+/// How child and parent are nested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Nesting {
+    /// The device uses the parent's addresses (no vIOMMU).
+    None,
+    /// The IOMMU walks both tables.
+    Hardware,
+    /// The VMM merges both into a shadow table that the IOMMU walks.
+    Software,
+}
+
+/// Who changes an I/O address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ownership {
+    /// Changed by map and unmap calls, which the owner sees.
+    HostManaged,
+    /// The user writes the table and announces changes by invalidations.
+    UserManaged,
+}
+
+/// Levels of a table: a number, or what the recording shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Levels {
+    /// 3 (39 bits), 4 (48 bits) or 5 (57 bits).
+    Fixed(u32),
+    /// `"recorded"`: the recording's, or the fewest that hold its addresses.
+    Recorded(RecordedWord),
+}
+
+/// The word `recorded`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecordedWord {
+    /// As the recording shows.
+    Recorded,
+}
+
+/// Stage 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChildConfig {
+    /// Who changes it.
+    pub ownership: Ownership,
+    /// Levels of its table.
+    pub levels: Levels,
+}
+
+/// Stage 2.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParentConfig {
+    /// Who changes it.
+    pub ownership: Ownership,
+    /// Levels of its table: 3, 4 or 5.
+    pub levels: u32,
+    /// Where guest-physical memory lies if the recording has no parent table.
+    pub layout: Layout,
+    /// What happens to shadows and caches when the parent changes.
+    pub change: ParentChange,
+}
+
+/// Parent-change policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ParentChange {
+    /// Drop every shadow and everything cached, then rebuild.
+    FlushAll,
+}
+
+/// Shadow synchronisation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SyncConfig {
+    /// When and how the shadow follows the child.
+    pub policy: sync::Kind,
+}
+
+/// The guest's driver.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuestConfig {
+    /// Invalidations for not-present to present.
+    pub caching_mode: CachingModeConfig,
+}
+
+/// Whether the simulated guest invalidates after not-present to present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CachingModeConfig {
+    /// Yes: added where the recording has none.
+    On,
+    /// No: left out where the recording has them.
+    Off,
+    /// The recording's invalidations, no more and no less.
+    AsRecorded,
+}
+
+/// Replacement policies of the IOTLB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReplacementKind {
+    /// Least recently used.
+    Lru,
+    /// Tree pseudo-LRU.
+    Plru,
+    /// First in, first out.
+    Fifo,
+    /// CLOCK, one reference bit.
+    Clock,
+    /// Uniformly random, seeded.
+    Random,
+    /// Emptied by the insertion that finds it full (QEMU's VT-d).
+    FlushWhenFull,
+}
+
+/// What entries are tagged with beside the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TagBy {
+    /// Domain: devices of one domain share entries.
+    Domain,
+    /// Domain and PASID.
+    Pasid,
+    /// Domain and requester id.
+    Requester,
+    /// Domain, requester id and PASID.
+    RequesterPasid,
+}
+
+/// How page-selective invalidations match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PageMatch {
+    /// The pages that the command covers.
+    Exact,
+    /// By the low 8 bits of the page number (QEMU's VT-d).
+    Low8,
+}
+
+/// The IOTLB.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IotlbConfig {
+    /// Entries.
+    pub entries: u64,
+    /// Entries per set; equal to `entries` = fully associative.
+    pub ways: u64,
+    /// Replacement.
+    pub replacement: ReplacementKind,
+    /// Tags.
+    pub tag: TagBy,
+    /// Matching of page-selective invalidations.
+    pub page_match: PageMatch,
+}
+
+/// Paging-structure caches, by the memory that one entry covers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PwcConfig {
+    /// Stage 1.
+    pub stage1: PwcStage,
+    /// Stage 2.
+    pub stage2: PwcStage,
+}
+
+/// Caches of one stage. An entry is a pointer to the next table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PwcStage {
+    /// Entries that cover 2 MiB (Intel's "L3").
+    #[serde(rename = "2m")]
+    pub span_2m: WalkCacheConfig,
+    /// Entries that cover 1 GiB.
+    #[serde(rename = "1g")]
+    pub span_1g: WalkCacheConfig,
+    /// Entries that cover 512 GiB.
+    #[serde(rename = "512g")]
+    pub span_512g: WalkCacheConfig,
+    /// Entries that cover 256 TiB.
+    #[serde(rename = "256t")]
+    pub span_256t: WalkCacheConfig,
+}
+
+impl PwcStage {
+    /// The caches by level of the entry, lowest (2 MiB) first.
+    pub fn by_level(&self) -> [WalkCacheConfig; 4] {
+        [self.span_2m, self.span_1g, self.span_512g, self.span_256t]
+    }
+}
+
+/// Verification.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyConfig {
+    /// The configuration claims to be the recording machine's IOTLB: its hits
+    /// and misses are compared with the recorded labels.
+    pub labels: bool,
+}
+
+/// Reporting.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReportConfig {
+    /// Intervals of the time series.
+    pub intervals: u64,
+}

@@ -1,0 +1,386 @@
+//! Events other than DMA.
+
+use super::ReplayError;
+use super::engine::Engine;
+use super::spaces::{PARENT_SPACE, SpaceId};
+use crate::cache::{PageRange, Store, Tag};
+use crate::config::{CachingModeConfig, Nesting};
+use crate::events::{DomainId, Event, Flags, Kind, PageSize, Perm, Scope};
+use crate::shadow::{ShadowOp, SyncContext};
+use crate::sync;
+
+/// Reach of an invalidation inside the model.
+#[derive(Clone, Copy)]
+enum Reach {
+    Page(SpaceId, PageRange),
+    Space(SpaceId),
+    All,
+}
+
+impl<S: Store> Engine<S> {
+    /// Applies an event that is not a DMA.
+    pub(super) fn apply(&mut self, e: &Event, number: u64) -> Result<(), ReplayError> {
+        if !self.pending.is_empty() && e.kind != Kind::Map {
+            self.flush_pending(number);
+        }
+        let limit = |_| ReplayError::TooManyTags { event: number, limit: Tag::LIMIT };
+        match e.kind {
+            Kind::Dma => unreachable!("handled by the loop"),
+            Kind::Map => self.guest_map(e, number)?,
+            Kind::Unmap => self.guest_unmap(e, number),
+            Kind::Invalidate => self.guest_invalidate(e, number),
+            Kind::HostInvalidate => {
+                if self.host_invalidations {
+                    self.hardware_invalidate(e);
+                }
+            }
+            Kind::ParentMap => {
+                self.counters.parent.maps += 1;
+                let perm = or_rw(e.flags.perm());
+                if self.parent.map(e.addr, e.out, e.size, perm).is_err() {
+                    self.counters.diagnostics.beyond_width += 1;
+                }
+                self.parent_changed(e.addr, e.size, number);
+                if let Some(v) = &mut self.verifier {
+                    v.parent_map(e.addr, e.out, e.size);
+                }
+            }
+            Kind::ParentUnmap => {
+                self.counters.parent.unmaps += 1;
+                if self.parent.unmap(e.addr, e.size) == 0 {
+                    self.counters.diagnostics.unmaps_of_unmapped += 1;
+                }
+                self.parent_changed(e.addr, e.size, number);
+                if let Some(v) = &mut self.verifier {
+                    let hosts = v.parent_unmap(e.addr, e.size);
+                    v.nothing_leads_into(number, &hosts, &self.iotlb, &self.caches, &self.spaces);
+                }
+            }
+            Kind::Attach => {
+                let space = self.spaces.of_domain(e.domain, &mut self.parent).map_err(limit)?;
+                self.spaces.attach(e.requester, e.pasid, space);
+            }
+            Kind::Detach => {
+                if !self.spaces.detach(e.requester, e.pasid) {
+                    self.counters.diagnostics.unattributed += 1;
+                }
+            }
+            Kind::Marker => {
+                if let Some(v) = &mut self.verifier {
+                    v.settled(number, &self.spaces, &self.parent);
+                }
+            }
+            Kind::ShadowMap | Kind::ShadowUnmap => {
+                if let Some(v) = &mut self.verifier {
+                    v.recorded_shadow_op(number, e);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn guest_map(&mut self, e: &Event, number: u64) -> Result<(), ReplayError> {
+        self.counters.guest.maps += 1;
+        if e.domain == DomainId::NONE || e.domain == DomainId::PARENT {
+            self.counters.diagnostics.unattributed += 1;
+            return Ok(());
+        }
+        let limit = |_| ReplayError::TooManyTags { event: number, limit: Tag::LIMIT };
+        let id = self.spaces.of_domain(e.domain, &mut self.parent).map_err(limit)?;
+        self.parent.ensure(e.out, e.size);
+        let perm = or_rw(e.flags.perm());
+        let space = self.spaces.get_mut(id);
+        let child = space.child.as_mut().expect("only the parent's space has no child");
+        let parent = &mut self.parent;
+        let mut place = |_: u32, _: u64| parent.take_table_page();
+        let mapped = child.map(e.addr, e.out, e.size, perm, PageSize::Size1G, &mut place);
+        match mapped {
+            Ok(outcome) if outcome.replaced > 0 => self.counters.diagnostics.overlapping_maps += 1,
+            Ok(_) => {}
+            Err(_) => {
+                self.counters.diagnostics.beyond_width += 1;
+                return Ok(());
+            }
+        }
+        if let Some(v) = &mut self.verifier {
+            v.child_map(id, e.addr, e.out, e.size, perm);
+        }
+        let range = sync::Range { start: e.addr, end: e.addr + e.size };
+        if self.config.nesting == Nesting::Software {
+            let trapped = self.with_shadow(id, number, |policy, shadow, cx| {
+                policy.map_call(shadow, cx, range, e.out, perm)
+            });
+            if trapped {
+                self.counters.guest.traps += 1;
+                self.completed(id, Some(range));
+            }
+            let wanted = self.policy.wants_invalidations()
+                && self.config.guest.caching_mode == CachingModeConfig::On;
+            if wanted
+                && !e.flags.has(Flags::NOTIFIED)
+                && let Some(first) = self.pending.add(id, range.start, range.end)
+            {
+                self.notify(first, number);
+            }
+        }
+        Ok(())
+    }
+
+    fn guest_unmap(&mut self, e: &Event, number: u64) {
+        self.counters.guest.unmaps += 1;
+        let Some(id) = self.spaces.find(e.domain).filter(|id| *id != PARENT_SPACE) else {
+            let d = &mut self.counters.diagnostics;
+            match e.domain {
+                DomainId::NONE | DomainId::PARENT => d.unattributed += 1,
+                _ => d.unmaps_of_unmapped += 1,
+            }
+            return;
+        };
+        let child = self.spaces.get_mut(id).child.as_mut().expect("a child");
+        let parent = &mut self.parent;
+        let mut place = |_: u32, _: u64| parent.take_table_page();
+        if child.unmap(e.addr, e.size, &mut place) == 0 {
+            self.counters.diagnostics.unmaps_of_unmapped += 1;
+        }
+        if let Some(v) = &mut self.verifier {
+            v.child_unmap(id, e.addr, e.size);
+        }
+        if self.config.nesting == Nesting::Software {
+            let range = sync::Range { start: e.addr, end: e.addr.saturating_add(e.size) };
+            let trapped = self
+                .with_shadow(id, number, |policy, shadow, cx| policy.unmap_call(shadow, cx, range));
+            if trapped {
+                self.counters.guest.traps += 1;
+                self.completed(id, Some(range));
+            }
+        }
+    }
+
+    /// A recorded invalidation by the guest: sent, or left out because this
+    /// configuration's guest would not send it.
+    fn guest_invalidate(&mut self, e: &Event, number: u64) {
+        if let Some(v) = &mut self.verifier {
+            v.next_invalidation(number);
+        }
+        let scope = e.flags.scope().unwrap_or(Scope::Global);
+        if scope == Scope::Reset {
+            return self.reset();
+        }
+        let reaches_vmm = match self.config.nesting {
+            Nesting::None => false,
+            Nesting::Hardware => true,
+            Nesting::Software => self.policy.wants_invalidations(),
+        };
+        let for_map = e.flags.has(Flags::MAP_NOTIFY)
+            && self.config.guest.caching_mode == CachingModeConfig::Off;
+        if !reaches_vmm || for_map {
+            self.provenance.invalidations_left_out += 1;
+            return;
+        }
+        let sent = &mut self.counters.guest.invalidations;
+        match scope {
+            Scope::Page => sent.page += 1,
+            Scope::Domain => sent.domain += 1,
+            Scope::Global | Scope::Reset => sent.global += 1,
+            Scope::Context => sent.context += 1,
+        }
+        self.counters.guest.traps += 1;
+        match self.config.nesting {
+            Nesting::None => {}
+            Nesting::Hardware => {
+                if !self.host_invalidations {
+                    self.hardware_invalidate(e);
+                }
+                match self.reach(e) {
+                    Some(Reach::Page(id, r)) => {
+                        let range = sync::Range { start: r.start, end: r.end };
+                        self.completed(id, Some(range));
+                    }
+                    Some(Reach::Space(id)) => self.completed(id, None),
+                    Some(Reach::All) if scope != Scope::Context => {
+                        self.spaces.ids().for_each(|id| self.completed(id, None));
+                    }
+                    _ => {}
+                }
+            }
+            Nesting::Software => match (scope, self.reach(e)) {
+                (Scope::Context, _) => {
+                    for id in self.spaces.attached_to(e.requester) {
+                        self.sync(id, None, number);
+                    }
+                }
+                (_, Some(Reach::Page(id, r))) => {
+                    self.sync(id, Some(sync::Range { start: r.start, end: r.end }), number);
+                }
+                (_, Some(Reach::Space(id))) => self.sync(id, None, number),
+                (_, Some(Reach::All)) => {
+                    self.spaces.ids().for_each(|id| self.sync(id, None, number));
+                }
+                (_, None) => {}
+            },
+        }
+    }
+
+    /// What an invalidation event reaches; `None` if its domain is unknown
+    /// to the model (nothing of it is cached or shadowed).
+    fn reach(&self, e: &Event) -> Option<Reach> {
+        match e.flags.scope()? {
+            Scope::Page => {
+                let range = PageRange {
+                    start: e.addr,
+                    end: e.addr.saturating_add(e.size),
+                    descriptor: e.out,
+                };
+                self.spaces.find(e.domain).map(|id| Reach::Page(id, range))
+            }
+            Scope::Domain => self.spaces.find(e.domain).map(Reach::Space),
+            Scope::Global | Scope::Reset => Some(Reach::All),
+            Scope::Context => None,
+        }
+    }
+
+    /// Drops what an invalidation of the physical IOMMU reaches.
+    fn hardware_invalidate(&mut self, e: &Event) {
+        match self.reach(e) {
+            Some(Reach::Page(id, range)) => {
+                for tag in &self.spaces.get(id).tags {
+                    self.iotlb.invalidate(*tag, range);
+                }
+                if !e.flags.has(Flags::LEAF_ONLY) {
+                    self.caches.invalidate_stage1(Tag(id.0), range.start, range.end);
+                }
+            }
+            Some(Reach::Space(id)) => self.drop_space(id),
+            Some(Reach::All) => self.spaces.ids().for_each(|id| self.drop_space(id)),
+            None => {}
+        }
+    }
+
+    fn drop_space(&mut self, id: SpaceId) {
+        for tag in &self.spaces.get(id).tags {
+            self.iotlb.invalidate_tag(*tag);
+        }
+        self.caches.invalidate_stage1_tag(Tag(id.0));
+    }
+
+    /// The IOMMU emptied its caches itself (reset, switched on or off).
+    fn reset(&mut self) {
+        self.counters.guest.invalidations.global += 1;
+        for id in self.spaces.ids() {
+            self.drop_space(id);
+            if let Some(shadow) = &mut self.spaces.get_mut(id).shadow {
+                // QEMU unmaps the whole address space and replays it at the
+                // next context invalidation (vtd_address_space_refresh_all).
+                shadow.clear();
+                self.resync(id);
+            }
+            self.completed(id, None);
+        }
+        self.caches.invalidate_parent();
+    }
+
+    /// Rebuilds a shadow that was cleared, without counting guest operations.
+    fn resync(&mut self, id: SpaceId) {
+        let space = self.spaces.get_mut(id);
+        let (Some(child), Some(shadow)) = (&mut space.child, &mut space.shadow) else { return };
+        if child.leaves() == 0 {
+            return;
+        }
+        let end = 1 << child.width();
+        let counters = &mut self.counters.shadow;
+        counters.syncs += 1;
+        let cx = &mut SyncContext { child, parent: &self.parent, ops: &mut self.ops, counters };
+        shadow.sync(cx, 0, end);
+        self.ops.clear();
+    }
+
+    /// The parent changed under `[gpa, gpa + len)`: policy `flush-all`.
+    fn parent_changed(&mut self, _gpa: u64, _len: u64, _number: u64) {
+        let before = self.iotlb.invalidated;
+        self.caches.invalidate_parent();
+        for id in self.spaces.ids() {
+            if !self.host_invalidations {
+                self.drop_space(id);
+            }
+            let space = self.spaces.get_mut(id);
+            if let Some(shadow) = &mut space.shadow
+                && shadow.table().leaves() + shadow.synced().leaves() > 0
+            {
+                self.counters.parent.shadow_entries_dropped += shadow.clear();
+                self.resync(id);
+            }
+        }
+        self.counters.parent.cached_entries_dropped += self.iotlb.invalidated - before;
+    }
+
+    fn sync(&mut self, id: SpaceId, range: Option<sync::Range>, number: u64) {
+        if id == PARENT_SPACE {
+            return;
+        }
+        self.with_shadow(id, number, |policy, shadow, cx| policy.invalidate(shadow, cx, range));
+        if let (Some(v), Some(range)) = (&mut self.verifier, range) {
+            v.sync_stayed_inside(number, self.config.sync.policy, range);
+        }
+        self.completed(id, range);
+    }
+
+    /// Runs a policy on a space's shadow and carries its operations out.
+    fn with_shadow(
+        &mut self,
+        id: SpaceId,
+        number: u64,
+        run: impl FnOnce(&sync::Policy, &mut crate::shadow::Shadow, &mut SyncContext<'_>) -> bool,
+    ) -> bool {
+        let space = self.spaces.get_mut(id);
+        let (Some(child), Some(shadow)) = (&mut space.child, &mut space.shadow) else {
+            return false;
+        };
+        let cx = &mut SyncContext {
+            child,
+            parent: &self.parent,
+            ops: &mut self.ops,
+            counters: &mut self.counters.shadow,
+        };
+        let trapped = run(&self.policy, shadow, cx);
+        for op in &self.ops {
+            if let ShadowOp::Unmap { iova, size } = *op {
+                let range = PageRange::new(iova, iova.saturating_add(size));
+                for tag in &space.tags {
+                    self.iotlb.invalidate(*tag, range);
+                }
+                self.caches.invalidate_stage1(Tag(id.0), range.start, range.end);
+            }
+        }
+        if let Some(v) = &mut self.verifier {
+            v.shadow_ops(number, &self.ops);
+        }
+        self.ops.clear();
+        trapped
+    }
+
+    /// Tells the reference model that an invalidation is complete.
+    fn completed(&mut self, id: SpaceId, range: Option<sync::Range>) {
+        if let Some(v) = &mut self.verifier {
+            v.completed(id, range);
+        }
+    }
+
+    /// Sends the invalidation that is pending for recent maps.
+    pub(super) fn flush_pending(&mut self, number: u64) {
+        if let Some(range) = self.pending.take() {
+            self.notify(range, number);
+        }
+    }
+
+    fn notify(&mut self, (id, start, end): (SpaceId, u64, u64), number: u64) {
+        self.provenance.invalidations_added += 1;
+        self.counters.guest.invalidations.page += 1;
+        self.counters.guest.traps += 1;
+        self.sync(id, Some(sync::Range { start, end }), number);
+    }
+}
+
+/// Recordings without rights mean "both".
+fn or_rw(perm: Perm) -> Perm {
+    if perm == Perm::NONE { Perm::RW } else { perm }
+}

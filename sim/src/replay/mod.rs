@@ -1,0 +1,97 @@
+//! Functional replay: events in, counters out.
+
+mod apply;
+mod engine;
+mod inject;
+mod series;
+pub(crate) mod spaces;
+
+use crate::cache::replacement::{Clock, Fifo, Lru, Plru, Random};
+use crate::cache::{FlushWhenFullStore, SetAssocStore};
+use crate::config::{Config, PageMatch, ReplacementKind};
+use crate::events::{Chunk, TraceInfo};
+use crate::results::RunResult;
+use engine::Engine;
+
+/// Why a replay cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// More tags than a cache key holds.
+    #[error(
+        "event {event}: the trace uses more than {limit} address spaces or tags; \
+         tag the IOTLB by `domain`, or slice the trace"
+    )]
+    TooManyTags {
+        /// Event number.
+        event: u64,
+        /// Most tags.
+        limit: u32,
+    },
+    /// A name in the configuration does not fit the trace.
+    #[error("the configuration cannot be written as JSON: {0}")]
+    Config(#[from] serde_json::Error),
+}
+
+/// A replay of one trace under one configuration.
+///
+/// Feed the trace's chunks in order, then ask for the result. The replay owns
+/// its memory and touches nothing else, so several may run on several threads
+/// over the same chunks.
+pub struct Replay(Box<dyn Run>);
+
+/// The part of a replay that depends on the IOTLB's type, called per chunk so
+/// that the loop over events is compiled for each type.
+trait Run: Send {
+    fn run(&mut self, chunk: &Chunk) -> Result<(), ReplayError>;
+    fn finish(self: Box<Self>) -> Result<RunResult, ReplayError>;
+}
+
+impl Replay {
+    /// Prepares a replay. `config` has been checked ([`Config::check`]).
+    /// `verify` compares everything with the recording and the reference
+    /// model; it costs several times the replay's own time.
+    pub fn new(config: &Config, info: &TraceInfo, verify: bool) -> Replay {
+        fn of<S: crate::cache::Store + 'static>(
+            store: S,
+            config: &Config,
+            info: &TraceInfo,
+            verify: bool,
+        ) -> Replay {
+            Replay(Box::new(Engine::new(store, config, info, verify)))
+        }
+        let (entries, ways) = (config.iotlb.entries as usize, config.iotlb.ways as usize);
+        let seed = config.seed;
+        macro_rules! set_assoc {
+            ($policy:ty) => {
+                of(SetAssocStore::<$policy>::new(entries, ways, seed), config, info, verify)
+            };
+        }
+        match config.iotlb.replacement {
+            ReplacementKind::Lru => set_assoc!(Lru),
+            ReplacementKind::Plru => set_assoc!(Plru),
+            ReplacementKind::Fifo => set_assoc!(Fifo),
+            ReplacementKind::Clock => set_assoc!(Clock),
+            ReplacementKind::Random => set_assoc!(Random),
+            ReplacementKind::FlushWhenFull => {
+                let low8 = config.iotlb.page_match == PageMatch::Low8;
+                of(FlushWhenFullStore::new(entries, low8), config, info, verify)
+            }
+        }
+    }
+
+    /// Replays the next chunk.
+    ///
+    /// # Errors
+    /// [`ReplayError::TooManyTags`]; the replay is over then.
+    pub fn run(&mut self, chunk: &Chunk) -> Result<(), ReplayError> {
+        self.0.run(chunk)
+    }
+
+    /// Ends the replay.
+    ///
+    /// # Errors
+    /// If the configuration cannot be serialised.
+    pub fn finish(self) -> Result<RunResult, ReplayError> {
+        self.0.finish()
+    }
+}

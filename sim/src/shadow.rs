@@ -1,0 +1,285 @@
+//! The shadow table of one child, and the walk that brings it in line.
+//!
+//! The walk and its filter follow QEMU 7.2's `vtd_page_walk` and
+//! `vtd_page_walk_one` (`hw/i386/intel_iommu.c`): each guest entry in range,
+//! leaf or not present, is one event for the entry's whole span, and the
+//! record of what was shadowed decides whether the host must do anything.
+
+use crate::events::{PageSize, Perm};
+use crate::parent::Parent;
+use crate::results::ShadowCounters;
+use crate::table::{FANOUT, Leaf, NodeId, Prune, RadixTable, entry_span, index};
+
+/// A change of the shadow, as the VMM asks the host for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShadowOp {
+    /// Map a guest entry's span.
+    Map {
+        /// First IOVA.
+        iova: u64,
+        /// Bytes.
+        size: u64,
+        /// GPA that the guest's entry names.
+        gpa: u64,
+        /// HPA of the first byte; 0 if the parent has none (nothing mapped).
+        hpa: u64,
+        /// Rights of the guest's entry.
+        perm: Perm,
+    },
+    /// Unmap a span.
+    Unmap {
+        /// First IOVA.
+        iova: u64,
+        /// Bytes.
+        size: u64,
+    },
+}
+
+/// A child's shadow.
+#[derive(Clone, Debug)]
+pub struct Shadow {
+    /// IOVA to HPA: what the hardware walks.
+    table: RadixTable,
+    /// IOVA to GPA in the guest's own leaf sizes: what was last seen of the
+    /// child (QEMU's `iova_tree`).
+    synced: RadixTable,
+    /// The child's dirty flags say nothing: the shadow lost entries.
+    lost: bool,
+    next_host_page: u64,
+}
+
+/// What a synchronisation reads and writes beside the shadow.
+pub struct SyncContext<'a> {
+    /// The child's table; its dirty flags are cleared where all was seen.
+    pub child: &'a mut RadixTable,
+    /// The parent.
+    pub parent: &'a Parent,
+    /// Receives the operations, in order.
+    pub ops: &'a mut Vec<ShadowOp>,
+    /// Counts the work.
+    pub counters: &'a mut ShadowCounters,
+}
+
+impl Shadow {
+    /// An empty shadow for a child of `levels`.
+    pub fn new(levels: u32) -> Shadow {
+        let mut next = 1 << 44;
+        let mut place = |_: u32, _: u64| {
+            next += 4096;
+            next
+        };
+        Shadow {
+            table: RadixTable::new(levels, Prune::Empty, &mut place),
+            synced: RadixTable::new(levels, Prune::Empty, &mut |_: u32, _: u64| 0),
+            lost: false,
+            next_host_page: next,
+        }
+    }
+
+    /// What the hardware walks.
+    pub fn table(&self) -> &RadixTable {
+        &self.table
+    }
+
+    /// What was last seen of the child.
+    pub fn synced(&self) -> &RadixTable {
+        &self.synced
+    }
+
+    /// Compares the child with the shadow over `[start, end)`, rounded to
+    /// entry spans, and mends the differences.
+    pub fn sync(&mut self, cx: &mut SyncContext<'_>, start: u64, end: u64) {
+        let limit = 1 << cx.child.width();
+        let end = end.min(limit);
+        if start >= end {
+            return;
+        }
+        let whole = start == 0 && end == limit;
+        self.sync_node(cx, RadixTable::ROOT, cx.child.levels() - 1, 0, start, end);
+        if whole {
+            self.lost = false;
+        }
+    }
+
+    fn sync_node(
+        &mut self,
+        cx: &mut SyncContext<'_>,
+        node: NodeId,
+        level: u32,
+        base: u64,
+        start: u64,
+        end: u64,
+    ) {
+        let span = entry_span(level);
+        let node_end = base + span * FANOUT as u64;
+        let covered = start <= base && node_end <= end;
+        if covered && !self.lost && !cx.child.is_dirty(node) {
+            return self.sync_clean_node(cx, node, level, base, start, end);
+        }
+        let first = index(level, start.max(base));
+        let last = index(level, (end - 1).min(node_end - 1));
+        for i in first..=last {
+            let at = base + i as u64 * span;
+            let e = cx.child.read(node, level, at);
+            cx.counters.pte_reads += 1;
+            if let Some(below) = e.node() {
+                self.sync_node(cx, below, level - 1, at, start, end);
+                continue;
+            }
+            cx.counters.entries_examined += 1;
+            if e.is_leaf() {
+                self.seen_leaf(cx, at, Leaf::new(e, level));
+            } else {
+                self.seen_absent(cx, at, span);
+            }
+        }
+        if covered {
+            cx.child.clear_dirty(node);
+        }
+    }
+
+    /// A node whose entries the last full look at it found in line: the VMM
+    /// reads them all again and changes nothing, so only counts are needed.
+    fn sync_clean_node(
+        &mut self,
+        cx: &mut SyncContext<'_>,
+        node: NodeId,
+        level: u32,
+        base: u64,
+        start: u64,
+        end: u64,
+    ) {
+        let pointers = cx.child.pointers(node);
+        let others = FANOUT as u64 - pointers as u64;
+        cx.counters.pte_reads += FANOUT as u64;
+        cx.counters.entries_examined += others;
+        cx.counters.skipped += others;
+        let mut left = pointers;
+        for i in 0..FANOUT {
+            if left == 0 {
+                break;
+            }
+            let at = base + i as u64 * entry_span(level);
+            if let Some(below) = cx.child.read(node, level, at).node() {
+                left -= 1;
+                self.sync_node(cx, below, level - 1, at, start, end);
+            }
+        }
+    }
+
+    fn seen_leaf(&mut self, cx: &mut SyncContext<'_>, iova: u64, leaf: Leaf) {
+        let size = leaf.size.bytes();
+        match self.synced.lookup(iova) {
+            Some(old) if old == leaf => {
+                cx.counters.skipped += 1;
+                return;
+            }
+            None if leaf.size == PageSize::Size4K => {}
+            _ => {
+                if self.synced.any_in(iova, iova + size) {
+                    self.drop_overlapping(cx, iova, size);
+                }
+            }
+        }
+        self.map(cx, iova, leaf.out, size, leaf.perm);
+        let mapped = self.synced.map(iova, leaf.out, size, leaf.perm, leaf.size, &mut |_, _| 0);
+        debug_assert!(mapped.is_ok(), "as wide as the child");
+    }
+
+    fn seen_absent(&mut self, cx: &mut SyncContext<'_>, iova: u64, span: u64) {
+        if self.synced.any_in(iova, iova + span) {
+            self.drop_overlapping(cx, iova, span);
+        } else {
+            cx.counters.skipped += 1;
+        }
+    }
+
+    /// Removes every guest entry that overlaps the span, each as a whole, as
+    /// `iova_tree_remove` does; the host sees one unmap of the span.
+    fn drop_overlapping(&mut self, cx: &mut SyncContext<'_>, iova: u64, span: u64) {
+        let (mut start, mut end) = (iova, iova + span);
+        self.synced.visit(iova, iova + span, &mut |at, leaf| {
+            start = start.min(at);
+            end = end.max(at + leaf.size.bytes());
+            true
+        });
+        self.synced.unmap(start, end - start, &mut |_: u32, _: u64| 0);
+        self.remove(cx, start, end - start);
+        cx.counters.unmap_calls += 1;
+        cx.ops.push(ShadowOp::Unmap { iova, size: span });
+        if (start, end) != (iova, iova + span) {
+            // A larger entry went although only part of it was looked at.
+            self.lost = true;
+        }
+    }
+
+    /// A captured map call: no look at the child's table.
+    pub fn map_call(&mut self, cx: &mut SyncContext<'_>, iova: u64, gpa: u64, len: u64, perm: Perm) {
+        if self.table.any_in(iova, iova + len) {
+            self.unmap_call(cx, iova, len);
+        }
+        self.map(cx, iova, gpa, len, perm);
+    }
+
+    /// A captured unmap call.
+    pub fn unmap_call(&mut self, cx: &mut SyncContext<'_>, iova: u64, len: u64) {
+        self.remove(cx, iova, len);
+        cx.counters.unmap_calls += 1;
+        cx.ops.push(ShadowOp::Unmap { iova, size: len });
+    }
+
+    /// One host map call: the span is composed with the parent piece by
+    /// piece, in the largest leaves that both levels allow.
+    fn map(&mut self, cx: &mut SyncContext<'_>, iova: u64, gpa: u64, len: u64, perm: Perm) {
+        let had = self.table.leaves();
+        let mut done = 0;
+        let mut first = 0;
+        while done < len {
+            let Some(leaf) = cx.parent.lookup(gpa + done) else {
+                // Not memory (a hole, a device): the host has nothing to map.
+                done += 4096 - ((gpa + done) & 0xfff);
+                continue;
+            };
+            let hpa = leaf.translate(gpa + done);
+            let piece = (leaf.size.bytes() - (hpa & (leaf.size.bytes() - 1))).min(len - done);
+            let rights = perm.and(leaf.perm);
+            let next = &mut self.next_host_page;
+            let mapped =
+                self.table.map(iova + done, hpa, piece, rights, leaf.size, &mut |_: u32, _: u64| {
+                    *next += 4096;
+                    *next
+                });
+            debug_assert!(mapped.is_ok(), "as wide as the child");
+            if done == 0 {
+                first = hpa;
+            }
+            done += piece;
+        }
+        let c = &mut *cx.counters;
+        c.map_calls += 1;
+        c.mapped += self.table.leaves().saturating_sub(had);
+        c.resident_entries_peak = c.resident_entries_peak.max(self.table.leaves());
+        cx.ops.push(ShadowOp::Map { iova, size: len, gpa, hpa: first, perm });
+    }
+
+    fn remove(&mut self, cx: &mut SyncContext<'_>, iova: u64, len: u64) {
+        let had = self.table.leaves();
+        let next = &mut self.next_host_page;
+        self.table.unmap(iova, len, &mut |_: u32, _: u64| {
+            *next += 4096;
+            *next
+        });
+        cx.counters.unmapped += had.saturating_sub(self.table.leaves());
+    }
+
+    /// Drops everything (the device left the address space, or the parent
+    /// changed under `flush-all`); returns the number of entries dropped.
+    pub fn clear(&mut self) -> u64 {
+        let all = 1u64 << self.table.width();
+        let had = self.table.leaves();
+        self.table.unmap(0, all, &mut |_: u32, _: u64| 0);
+        self.synced.unmap(0, all, &mut |_: u32, _: u64| 0);
+        self.lost = true;
+        had
+    }
+}

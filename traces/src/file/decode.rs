@@ -1,0 +1,237 @@
+//! Decoding a trace into chunks on a thread of its own.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use ioasim_events::{Chunk, Kind};
+use parquet::column::reader::ColumnReaderImpl;
+use parquet::data_type::{DataType, Int32Type, Int64Type};
+use parquet::errors::ParquetError;
+use parquet::file::reader::SerializedPageReader;
+
+use super::reader::{Shared, panic_text, plain};
+use super::schema;
+use super::source::PageSource;
+use crate::{Error, Result};
+
+/// Most events of a chunk: 1.2 MB, so that the chunks in flight stay in the
+/// last-level cache between the decoder and the simulations.
+pub const CHUNK_EVENTS: usize = 16_384;
+
+/// Decoded chunks that wait for the consumer.
+const QUEUED_CHUNKS: usize = 3;
+
+/// Chunks whose memory is used again: those queued, one being decoded, one
+/// being read, and two that slow readers of several may still hold.
+const POOLED_CHUNKS: usize = QUEUED_CHUNKS + 4;
+
+/// Iterator over a trace's chunks, decoded ahead by another thread.
+///
+/// Chunks come in order, none empty, and their kinds are known ones and their
+/// times never decrease. Hand out clones of the [`Arc`] to as many readers as
+/// needed; memory is used again when the last clone is dropped. After an
+/// error the iterator ends. Dropping it stops the decoder.
+#[derive(Debug)]
+pub struct ChunkStream {
+    /// `None` after the end.
+    chunks: Option<Receiver<Result<Arc<Chunk>>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ChunkStream {
+    pub(super) fn start(shared: Arc<Shared>) -> ChunkStream {
+        let (out, chunks) = bounded(QUEUED_CHUNKS);
+        let path = shared.path.clone();
+        let failed = out.clone();
+        let work = move || {
+            let done = catch_unwind(AssertUnwindSafe(|| decode(&shared, &out)));
+            let result = done
+                .unwrap_or_else(|panic| Err(Error::damaged(&shared.path, panic_text(&*panic))));
+            if let Err(error) = result {
+                let _ = out.send(Err(error));
+            }
+        };
+        let thread = match thread::Builder::new().name("trace-decode".into()).spawn(work) {
+            Ok(thread) => Some(thread),
+            Err(e) => {
+                let _ = failed.send(Err(Error::io("start a thread for", &path, e)));
+                None
+            }
+        };
+        ChunkStream { chunks: Some(chunks), thread }
+    }
+}
+
+impl Iterator for ChunkStream {
+    type Item = Result<Arc<Chunk>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let item = self.chunks.as_ref()?.recv().ok();
+        if !matches!(item, Some(Ok(_))) {
+            self.chunks = None;
+        }
+        item
+    }
+}
+
+impl Drop for ChunkStream {
+    fn drop(&mut self) {
+        // Its next send fails.
+        self.chunks = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Decodes all row groups; ends early, without an error, when nobody listens.
+fn decode(shared: &Shared, out: &Sender<Result<Arc<Chunk>>>) -> Result<()> {
+    let mut pool = Pool::default();
+    let mut first = 0;
+    let mut last_time = 0;
+    for g in 0..shared.footer.num_row_groups() {
+        let in_group = |e: ParquetError| {
+            Error::damaged(&shared.path, format!("row group {g} from row {first}: {}", plain(&e)))
+        };
+        let mut columns = Columns::open(shared, g).map_err(in_group)?;
+        let mut left = shared.footer.row_group(g).num_rows() as u64;
+        while left > 0 {
+            let wanted = left.min(CHUNK_EVENTS as u64) as usize;
+            let mut chunk = pool.take();
+            // Nobody else has it: taken so from the pool, or new.
+            let events = Arc::get_mut(&mut chunk).expect("an unshared chunk");
+            events.clear();
+            events.first = first;
+            columns.read(events, wanted).map_err(|e| {
+                let place = format!("row group {g} from row {first}");
+                Error::damaged(&shared.path, format!("{place}: {}", plain(&e)))
+            })?;
+            check(shared, events, &mut last_time)?;
+            first += wanted as u64;
+            left -= wanted as u64;
+            pool.keep(&chunk);
+            if out.send(Ok(chunk)).is_err() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the simulator relies on: known kinds, times that never decrease.
+fn check(shared: &Shared, events: &Chunk, last_time: &mut i64) -> Result<()> {
+    const KINDS: u32 = Kind::ALL.len() as u32;
+    // A maximum over all is one vector instruction per eight events.
+    let worst = events.kind.iter().fold(0, |m, &k| m.max(k as u32));
+    if worst >= KINDS {
+        let at = events.kind.iter().position(|&k| k as u32 >= KINDS).unwrap_or(0);
+        return Err(Error::UnknownKind {
+            path: shared.path.clone(),
+            row: events.first + at as u64,
+            code: events.kind[at],
+            max: KINDS as i32 - 1,
+        });
+    }
+    let times = &events.time_ns;
+    let steps = times.iter().zip(&times[1..]);
+    if times[0] < *last_time || steps.fold(false, |bad, (a, b)| bad | (a > b)) {
+        let mut previous = *last_time;
+        let backwards = |t: &i64| std::mem::replace(&mut previous, *t) > *t;
+        let at = times.iter().position(backwards).unwrap_or(0);
+        let row = events.first + at as u64;
+        return Err(Error::damaged(&shared.path, format!("the time goes back at row {row}")));
+    }
+    *last_time = times[times.len() - 1];
+    Ok(())
+}
+
+/// Chunks handed out before, to be filled again once nobody reads them.
+#[derive(Default)]
+struct Pool(Vec<Arc<Chunk>>);
+
+impl Pool {
+    fn take(&mut self) -> Arc<Chunk> {
+        let free = self.0.iter_mut().position(|c| Arc::get_mut(c).is_some());
+        free.map_or_else(Arc::default, |at| self.0.swap_remove(at))
+    }
+
+    /// Remembers a chunk that is about to be sent; beyond the pool's size
+    /// chunks are simply freed by their last reader.
+    fn keep(&mut self, chunk: &Arc<Chunk>) {
+        if self.0.len() < POOLED_CHUNKS {
+            self.0.push(Arc::clone(chunk));
+        }
+    }
+}
+
+/// Readers of a row group's columns, all at the same row.
+struct Columns {
+    ints: [ColumnReaderImpl<Int32Type>; 6],
+    longs: [ColumnReaderImpl<Int64Type>; 5],
+}
+
+impl Columns {
+    fn open(shared: &Shared, group: usize) -> Result<Columns, ParquetError> {
+        let mut ints = Vec::with_capacity(6);
+        for at in shared.columns.ints {
+            ints.push(column_reader(shared, group, at)?);
+        }
+        let mut longs = Vec::with_capacity(5);
+        for at in shared.columns.longs {
+            longs.push(column_reader(shared, group, at)?);
+        }
+        let wrong = || ParquetError::General("column count".into());
+        Ok(Columns {
+            ints: ints.try_into().map_err(|_| wrong())?,
+            longs: longs.try_into().map_err(|_| wrong())?,
+        })
+    }
+
+    /// Appends exactly `rows` rows to an empty chunk.
+    fn read(&mut self, to: &mut Chunk, rows: usize) -> Result<(), ParquetError> {
+        let [kind, flags, cpu, domain, requester, pasid] = &mut self.ints;
+        let [time_ns, addr, size, out, aux] = &mut self.longs;
+        fill(time_ns, &mut to.time_ns, rows, schema::COLUMNS_64[0])?;
+        fill(kind, &mut to.kind, rows, schema::COLUMNS_32[0])?;
+        fill(flags, &mut to.flags, rows, schema::COLUMNS_32[1])?;
+        fill(cpu, &mut to.cpu, rows, schema::COLUMNS_32[2])?;
+        fill(domain, &mut to.domain, rows, schema::COLUMNS_32[3])?;
+        fill(requester, &mut to.requester, rows, schema::COLUMNS_32[4])?;
+        fill(pasid, &mut to.pasid, rows, schema::COLUMNS_32[5])?;
+        fill(addr, &mut to.addr, rows, schema::COLUMNS_64[1])?;
+        fill(size, &mut to.size, rows, schema::COLUMNS_64[2])?;
+        fill(out, &mut to.out, rows, schema::COLUMNS_64[3])?;
+        fill(aux, &mut to.aux, rows, schema::COLUMNS_64[4])
+    }
+}
+
+fn fill<T: DataType>(
+    from: &mut ColumnReaderImpl<T>,
+    to: &mut Vec<T::T>,
+    rows: usize,
+    name: &str,
+) -> Result<(), ParquetError> {
+    let (read, ..) = from
+        .read_records(rows, None, None, to)
+        .map_err(|e| ParquetError::General(format!("column {name}: {}", plain(&e))))?;
+    if read != rows || to.len() != rows {
+        return Err(ParquetError::General(format!("column {name} ends {} rows early", rows - read)));
+    }
+    Ok(())
+}
+
+/// A reader of one column of one row group; pages are read as they are needed.
+pub(super) fn column_reader<T: DataType>(
+    shared: &Shared,
+    group: usize,
+    column: usize,
+) -> Result<ColumnReaderImpl<T>, ParquetError> {
+    let group = shared.footer.row_group(group);
+    let chunk = group.column(column);
+    let source = Arc::new(PageSource(Arc::clone(&shared.source)));
+    let rows = usize::try_from(group.num_rows()).unwrap_or(0);
+    let pages = SerializedPageReader::new(source, chunk, rows, None)?;
+    Ok(ColumnReaderImpl::new(chunk.column_descr_ptr(), Box::new(pages)))
+}

@@ -1,0 +1,18 @@
+//! The native trace file: Parquet with zstd, one row per event.
+//!
+//! `docs/trace-format.md` describes columns and metadata for other programs.
+
+mod decode;
+mod markers;
+mod meta;
+mod reader;
+mod schema;
+mod source;
+mod writer;
+
+pub use meta::{Marker, Meta, Source, Summary, Totals};
+pub use decode::{CHUNK_EVENTS, ChunkStream};
+pub use markers::Markers;
+pub use reader::TraceReader;
+pub use schema::{ROW_GROUP_EVENTS, SCHEMA};
+pub use writer::TraceWriter;

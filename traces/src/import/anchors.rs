@@ -1,0 +1,547 @@
+//! Joining two recordings of the same operations.
+//!
+//! Both sides see the same sequence of operations (invalidation descriptors,
+//! or the VMM's maps and unmaps), each with its own clock, and each may begin
+//! late, end early or miss some. [`Aligner`] takes both sequences as tokens
+//! (a hash and a time) and gives the pairs. Behind a common operation it
+//! compares token by token; where the sides differ it looks for the smallest
+//! edit, and where that fails (or at the start) it searches for a common run.
+//! Equal tokens repeat all the time (a ring buffer's pages are invalidated
+//! again and again), so candidates are judged by the length of their run and
+//! by how constant the difference of the clocks is along it.
+
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashMap;
+
+/// One operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Token {
+    /// Equal where the operations are the same.
+    pub(crate) hash: u64,
+    /// Time on its side's clock, ns.
+    pub(crate) time: i64,
+    /// Record that it comes from.
+    pub(crate) index: u64,
+}
+
+/// What an [`Aligner`] waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Needs {
+    /// More tokens of the first side.
+    pub(crate) first: bool,
+    /// More tokens of the second side.
+    pub(crate) second: bool,
+}
+
+/// Tokens of one side that are looked at in a search.
+const SEARCH_FIRST: usize = 8192;
+const SEARCH_SECOND: usize = 1024;
+/// A search begins with this many tokens of the first side.
+const SEARCH_START: usize = 512;
+/// A run of this length is taken without looking further.
+const RUN_SURE: usize = 384;
+/// A run shorter than this is taken only if it is all there is.
+const RUN_LEAST: usize = 8;
+/// The least that is ever taken.
+const RUN_ALL: usize = 3;
+/// Length of the runs that a search begins with.
+const GRAM: usize = 3;
+/// Occurrences of a run on the second side that are remembered.
+const GRAM_REPEATS: usize = 32;
+/// Candidates judged in one search.
+const MAX_CANDIDATES: usize = 4096;
+/// Largest edit (tokens left out on both sides together) tried before a search.
+const MAX_EDIT: usize = 48;
+/// Tokens that must agree behind an edit.
+const EDIT_CHECK: usize = 6;
+/// Difference of the clocks may leave its known value by this, 1 s: a virtual
+/// CPU can be descheduled between submitting and processing.
+const SLACK_NS: i64 = 1_000_000_000;
+/// The same for choosing among candidates, 50 ms.
+const NEAR_NS: i64 = 50_000_000;
+/// Matches in one half of the sliding minimum of the difference.
+const OFFSET_HALF: u32 = 256;
+
+/// Difference of two clocks. Delays between the two sides are positive, so
+/// the smallest difference of late is the best guess.
+#[derive(Clone, Copy, Debug)]
+struct Offset {
+    current: i64,
+    previous: i64,
+    n: u32,
+}
+
+impl Offset {
+    fn new(difference: i64) -> Offset {
+        Offset { current: difference, previous: i64::MAX, n: 0 }
+    }
+
+    fn update(&mut self, difference: i64) {
+        self.current = self.current.min(difference);
+        self.n += 1;
+        if self.n == OFFSET_HALF {
+            self.previous = self.current;
+            self.current = difference;
+            self.n = 0;
+        }
+    }
+
+    fn value(&self) -> i64 {
+        self.current.min(self.previous)
+    }
+}
+
+/// Pairs the tokens of two sides; see the module's text.
+#[derive(Debug)]
+pub(crate) struct Aligner {
+    first: VecDeque<Token>,
+    second: VecDeque<Token>,
+    first_ended: bool,
+    second_ended: bool,
+    /// Both sides have usable clocks.
+    timed: bool,
+    locked: bool,
+    offset: Option<Offset>,
+    /// Tokens of the first side at which the next search is due.
+    search_at: usize,
+    /// Pairs found.
+    pub(crate) matched: u64,
+    /// Tokens left without a partner while both sides were recorded.
+    pub(crate) first_unmatched: u64,
+    pub(crate) second_unmatched: u64,
+    /// Times that the sides differed and were brought together again.
+    pub(crate) resyncs: u64,
+    /// Pairs of the last call of [`Aligner::poll`].
+    pairs: VecDeque<(Token, Token)>,
+}
+
+impl Aligner {
+    pub(crate) fn new(timed: bool) -> Aligner {
+        Aligner {
+            first: VecDeque::new(),
+            second: VecDeque::new(),
+            first_ended: false,
+            second_ended: false,
+            timed,
+            locked: false,
+            offset: None,
+            search_at: SEARCH_START,
+            matched: 0,
+            first_unmatched: 0,
+            second_unmatched: 0,
+            resyncs: 0,
+            pairs: VecDeque::new(),
+        }
+    }
+
+    /// Says whether both sides have usable clocks.
+    pub(crate) fn set_timed(&mut self, timed: bool) {
+        self.timed = timed;
+    }
+
+    pub(crate) fn push_first(&mut self, token: Token) {
+        self.first.push_back(token);
+    }
+
+    pub(crate) fn push_second(&mut self, token: Token) {
+        self.second.push_back(token);
+    }
+
+    pub(crate) fn end_first(&mut self) {
+        self.first_ended = true;
+    }
+
+    pub(crate) fn end_second(&mut self) {
+        self.second_ended = true;
+    }
+
+    /// Forgets how the sides were joined: one of them starts over.
+    pub(crate) fn unlock(&mut self) {
+        self.locked = false;
+        self.offset = None;
+        self.search_at = SEARCH_START;
+    }
+
+    pub(crate) fn locked(&self) -> bool {
+        self.locked
+    }
+
+    /// First side's clock minus the second side's, in ns.
+    pub(crate) fn offset(&self) -> Option<i64> {
+        self.offset.as_ref().map(Offset::value)
+    }
+
+    /// Record of the first side from which on nothing is decided yet.
+    pub(crate) fn undecided_first(&self) -> Option<u64> {
+        self.first.front().map(|t| t.index)
+    }
+
+    /// The same for the second side.
+    pub(crate) fn undecided_second(&self) -> Option<u64> {
+        self.second.front().map(|t| t.index)
+    }
+
+    /// The next pair found, in order.
+    pub(crate) fn next_pair(&mut self) -> Option<(Token, Token)> {
+        self.pairs.pop_front()
+    }
+
+    /// Compares as far as the tokens allow; the pairs are then given by
+    /// [`Aligner::next_pair`].
+    pub(crate) fn poll(&mut self) -> Needs {
+        loop {
+            if self.second.is_empty() && self.second_ended {
+                // Behind the second side's end nothing can match.
+                self.first.clear();
+                return Needs { first: !self.first_ended, second: false };
+            }
+            if self.first.is_empty() && self.first_ended {
+                self.second_unmatched += self.second.len() as u64;
+                self.second.clear();
+                return Needs { first: false, second: !self.second_ended };
+            }
+            let needs = if self.locked { self.step() } else { self.search() };
+            if let Some(needs) = needs {
+                return needs;
+            }
+        }
+    }
+
+    /// The caller cannot hold more of the first side: its oldest token stays
+    /// without a partner.
+    pub(crate) fn give_up_first(&mut self) {
+        // What can be found with what is here is taken first.
+        if !self.locked && self.search_now(true) {
+            return;
+        }
+        if self.first.pop_front().is_some() && self.matched > 0 {
+            self.first_unmatched += 1;
+        }
+        self.search_at = self.search_at.max(self.first.len() + 1);
+    }
+
+    /// The same for the second side.
+    pub(crate) fn give_up_second(&mut self) {
+        if !self.locked && self.search_now(true) {
+            return;
+        }
+        if self.second.pop_front().is_some() {
+            self.second_unmatched += 1;
+        }
+    }
+
+    fn difference(&self, a: &Token, b: &Token) -> i64 {
+        if self.timed { a.time.saturating_sub(b.time) } else { 0 }
+    }
+
+    fn take_pair(&mut self) {
+        let (Some(a), Some(b)) = (self.first.pop_front(), self.second.pop_front()) else { return };
+        let difference = self.difference(&a, &b);
+        match &mut self.offset {
+            Some(o) => o.update(difference),
+            None => self.offset = Some(Offset::new(difference)),
+        }
+        self.matched += 1;
+        self.pairs.push_back((a, b));
+    }
+
+    fn plausible(&self, a: &Token, b: &Token) -> bool {
+        a.hash == b.hash
+            && (!self.timed || self.offset().is_none_or(|o| (self.difference(a, b) - o).abs() <= SLACK_NS))
+    }
+
+    /// One comparison behind a common token. `None`: go on.
+    fn step(&mut self) -> Option<Needs> {
+        let (Some(a), Some(b)) = (self.first.front(), self.second.front()) else {
+            return Some(Needs {
+                first: self.first.is_empty() && !self.first_ended,
+                second: self.second.is_empty() && !self.second_ended,
+            });
+        };
+        if self.plausible(a, b) {
+            self.take_pair();
+            return None;
+        }
+        // They differ: wait until an edit can be judged.
+        let want = MAX_EDIT + EDIT_CHECK;
+        let needs = Needs {
+            first: self.first.len() < want && !self.first_ended,
+            second: self.second.len() < want && !self.second_ended,
+        };
+        if needs.first || needs.second {
+            return Some(needs);
+        }
+        match self.best_edit() {
+            Some((skip_first, skip_second)) => {
+                self.resyncs += 1;
+                self.first_unmatched += skip_first as u64;
+                self.second_unmatched += skip_second as u64;
+                self.first.drain(..skip_first);
+                self.second.drain(..skip_second);
+            }
+            None => {
+                self.locked = false;
+                self.search_at = 0;
+            }
+        }
+        None
+    }
+
+    /// The smallest numbers of tokens to leave out on both sides so that the
+    /// rest agrees.
+    fn best_edit(&self) -> Option<(usize, usize)> {
+        for sum in 1..=MAX_EDIT {
+            for skip_second in 0..=sum {
+                let skip_first = sum - skip_second;
+                let rest_first = self.first.len().saturating_sub(skip_first);
+                let rest_second = self.second.len().saturating_sub(skip_second);
+                let n = EDIT_CHECK.min(rest_first).min(rest_second);
+                if n == 0 || (n < EDIT_CHECK && !(self.first_ended || self.second_ended)) {
+                    continue;
+                }
+                let agree = (0..n).all(|i| {
+                    let (a, b) = (&self.first[skip_first + i], &self.second[skip_second + i]);
+                    self.plausible(a, b)
+                        && (!self.timed
+                            || self.offset().is_none_or(|o| (self.difference(a, b) - o).abs() <= NEAR_NS))
+                });
+                if agree {
+                    return Some((skip_first, skip_second));
+                }
+            }
+        }
+        None
+    }
+
+    /// Looks for a common run. `None`: found or moved on; go on.
+    fn search(&mut self) -> Option<Needs> {
+        let second_enough = self.second.len() >= SEARCH_SECOND || self.second_ended;
+        let first_enough = self.first.len() >= SEARCH_FIRST || self.first_ended;
+        if self.first.len() < self.search_at && !first_enough || !second_enough {
+            return Some(Needs { first: !first_enough, second: !second_enough });
+        }
+        if self.search_now(first_enough) {
+            return None;
+        }
+        if self.first_ended && self.first.len() <= SEARCH_FIRST {
+            // All of the first side's rest was seen.
+            self.first_unmatched += self.first.len() as u64;
+            self.first.clear();
+        } else if first_enough {
+            let drop = SEARCH_FIRST / 2;
+            if self.matched > 0 {
+                self.first_unmatched += drop as u64;
+            }
+            self.first.drain(..drop.min(self.first.len()));
+        } else {
+            self.search_at = (self.first.len() * 2).min(SEARCH_FIRST);
+        }
+        None
+    }
+
+    /// Searches with the tokens at hand; takes what is found if it is sure,
+    /// or if it `must`.
+    fn search_now(&mut self, must: bool) -> bool {
+        let Some(best) = self.best_run() else { return false };
+        let all = self.first.len().min(self.second.len());
+        let enough = best.run >= RUN_SURE
+            || must && (best.run >= RUN_LEAST || best.run >= RUN_ALL.max(all.min(RUN_LEAST)))
+            || best.near && best.run >= RUN_LEAST;
+        if !enough || best.spread > NEAR_NS {
+            return false;
+        }
+        if self.matched > 0 {
+            self.resyncs += 1;
+            self.first_unmatched += best.first as u64;
+        }
+        self.second_unmatched += best.second as u64;
+        self.first.drain(..best.first);
+        self.second.drain(..best.second);
+        if !best.near {
+            self.offset = None;
+        }
+        self.locked = true;
+        for _ in 0..best.run {
+            self.take_pair();
+        }
+        true
+    }
+
+    /// The best common run within the search windows.
+    fn best_run(&self) -> Option<Run> {
+        let ns = self.second.len().min(SEARCH_SECOND);
+        let np = self.first.len().min(SEARCH_FIRST);
+        let gram = GRAM.min(ns).min(np);
+        if gram == 0 {
+            return None;
+        }
+        let hash = |side: &VecDeque<Token>, at: usize| {
+            (0..gram).fold(0u64, |h, i| h.rotate_left(23).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ side[at + i].hash)
+        };
+        let mut grams: FxHashMap<u64, Vec<u32>> = FxHashMap::default();
+        for at in 0..=ns - gram {
+            let places = grams.entry(hash(&self.second, at)).or_default();
+            if places.len() < GRAM_REPEATS {
+                places.push(at as u32);
+            }
+        }
+        // One candidate per diagonal (difference of positions) and region.
+        let mut seen: FxHashMap<i64, usize> = FxHashMap::default();
+        let mut best: Option<Run> = None;
+        let mut candidates = 0;
+        for p in 0..=np - gram {
+            let Some(places) = grams.get(&hash(&self.first, p)) else { continue };
+            for &s in places {
+                let s = s as usize;
+                let diagonal = p as i64 - s as i64;
+                if seen.get(&diagonal).is_some_and(|end| p < *end) || candidates == MAX_CANDIDATES {
+                    continue;
+                }
+                candidates += 1;
+                let run = self.run(p, s);
+                seen.insert(diagonal, p + run.run.max(1));
+                if best.as_ref().is_none_or(|b| run.better_than(b)) {
+                    best = Some(run);
+                }
+            }
+        }
+        best
+    }
+
+    /// The common run that begins at two positions.
+    fn run(&self, first: usize, second: usize) -> Run {
+        let limit = (self.first.len() - first).min(self.second.len() - second).min(SEARCH_SECOND);
+        let run = (0..limit).take_while(|i| self.first[first + i].hash == self.second[second + i].hash).count();
+        let mut differences: Vec<i64> =
+            (0..run).map(|i| self.difference(&self.first[first + i], &self.second[second + i])).collect();
+        let (mut spread, mut near) = (0, false);
+        if self.timed && run > 0 {
+            differences.sort_unstable();
+            let median = differences[run / 2];
+            for d in &mut differences {
+                *d = (*d - median).abs();
+            }
+            differences.sort_unstable();
+            // The mean of the nearer three quarters: delays are outliers.
+            let n = (run * 3 / 4).max(1);
+            spread = differences[..n].iter().sum::<i64>() / n as i64;
+            near = self.offset().is_some_and(|o| (median - o).abs() <= NEAR_NS);
+        }
+        Run { first, second, run, spread, near }
+    }
+}
+
+/// A candidate for the join.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    first: usize,
+    second: usize,
+    /// Tokens that agree.
+    run: usize,
+    /// How much the clocks' difference varies along it, ns.
+    spread: i64,
+    /// The clocks' difference is the one known from before.
+    near: bool,
+}
+
+impl Run {
+    fn better_than(&self, other: &Run) -> bool {
+        if self.near != other.near && self.run.min(other.run) >= RUN_LEAST {
+            return self.near;
+        }
+        // Of two long runs, the steadier clocks decide; otherwise length.
+        if self.run * 2 >= other.run && other.run * 2 >= self.run && self.spread.max(other.spread) > 0 {
+            let (a, b) = (self.spread.max(1_000), other.spread.max(1_000));
+            if a * 3 < b {
+                return true;
+            }
+            if b * 3 < a {
+                return false;
+            }
+        }
+        self.run > other.run
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feeds both sides fully and gives the pairs as indexes.
+    fn align(first: &[(u64, i64)], second: &[(u64, i64)]) -> (Vec<(u64, u64)>, Aligner) {
+        let mut a = Aligner::new(true);
+        for (i, (hash, time)) in first.iter().enumerate() {
+            a.push_first(Token { hash: *hash, time: *time, index: i as u64 });
+        }
+        for (i, (hash, time)) in second.iter().enumerate() {
+            a.push_second(Token { hash: *hash, time: *time, index: i as u64 });
+        }
+        a.end_first();
+        a.end_second();
+        a.poll();
+        let mut pairs = Vec::new();
+        while let Some((x, y)) = a.next_pair() {
+            pairs.push((x.index, y.index));
+        }
+        (pairs, a)
+    }
+
+    fn sequence(n: u64) -> Vec<(u64, i64)> {
+        let mut time = 0;
+        (0..n)
+            .map(|i| {
+                let r = super::super::desc::mix(i, 7);
+                time += 1_000 + (r % 100_000) as i64;
+                (r >> 40 & 0x1f, time)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn late_start_early_end_and_gaps() {
+        let first = sequence(3000);
+        // The second side starts at 100, ends at 2500, lacks 700..760 and 1500.
+        let kept: Vec<usize> =
+            (100..2500).filter(|i| !(700..760).contains(i) && *i != 1500).collect();
+        let second: Vec<_> = kept.iter().map(|&i| (first[i].0, first[i].1 - 5_000_000_000 - 20_000)).collect();
+        let (pairs, a) = align(&first, &second);
+        let wrong = pairs.iter().filter(|(p, s)| kept[*s as usize] as u64 != *p).count();
+        assert_eq!(wrong, 0);
+        assert!(pairs.len() >= kept.len() - 8, "{} of {}", pairs.len(), kept.len());
+        assert_eq!(a.offset(), Some(5_000_020_000));
+    }
+
+    #[test]
+    fn first_side_lacks_some() {
+        let second = sequence(2000);
+        let kept: Vec<usize> = (50..1900).filter(|i| i % 97 != 0).collect();
+        let first: Vec<_> = kept.iter().map(|&i| (second[i].0, second[i].1 + 77)).collect();
+        let (pairs, _) = align(&first, &second);
+        assert_eq!(pairs.iter().filter(|(p, s)| kept[*p as usize] as u64 != *s).count(), 0);
+        assert!(pairs.len() >= kept.len() - 20, "{} of {}", pairs.len(), kept.len());
+    }
+
+    #[test]
+    fn periodic_tokens_are_told_apart_by_the_clocks() {
+        let mut time = 0;
+        let first: Vec<_> = (0..400u64)
+            .map(|i| {
+                time += 10_000 + (super::super::desc::mix(i, 1) % 5_000_000) as i64;
+                (i % 2, time)
+            })
+            .collect();
+        let second: Vec<_> = first[37..300].iter().map(|(h, t)| (*h, t - 1_000)).collect();
+        let (pairs, _) = align(&first, &second);
+        assert_eq!(pairs.first(), Some(&(37, 0)));
+        assert_eq!(pairs.len(), 263);
+    }
+
+    #[test]
+    fn strangers_do_not_match() {
+        let first = sequence(500);
+        let second: Vec<_> = first.iter().map(|(h, t)| (h + 1000, *t)).collect();
+        let (pairs, a) = align(&first, &second);
+        assert!(pairs.is_empty() && !a.locked());
+    }
+}

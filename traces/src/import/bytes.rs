@@ -1,0 +1,239 @@
+//! Reading numbers and fixed words out of a line's bytes, without allocation.
+
+/// A position in a line. Every method that returns `Option` leaves the
+/// position undefined on `None`; callers give the line up then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cursor<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Cursor<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Cursor { rest: bytes }
+    }
+
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Steps over `word`, which must be next.
+    #[inline]
+    pub(crate) fn lit(&mut self, word: &[u8]) -> Option<()> {
+        self.rest = self.rest.strip_prefix(word)?;
+        Some(())
+    }
+
+    /// Steps over `word` if it is next, and tells whether it was.
+    #[inline]
+    pub(crate) fn try_lit(&mut self, word: &[u8]) -> bool {
+        match self.rest.strip_prefix(word) {
+            Some(rest) => {
+                self.rest = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub(crate) fn skip_spaces(&mut self) {
+        while let [b' ' | b'\t', rest @ ..] = self.rest {
+            self.rest = rest;
+        }
+    }
+
+    /// Steps behind the next `byte`; `None` if there is none.
+    pub(crate) fn skip_past(&mut self, byte: u8) -> Option<()> {
+        let at = memchr::memchr(byte, self.rest)?;
+        self.rest = &self.rest[at + 1..];
+        Some(())
+    }
+
+    /// 1 to 16 hexadecimal digits.
+    #[inline]
+    pub(crate) fn hex(&mut self) -> Option<u64> {
+        let (value, used) = hex_prefix(self.rest);
+        if used == 0 || used > 16 {
+            return None;
+        }
+        self.rest = &self.rest[used..];
+        Some(value)
+    }
+
+    /// Hexadecimal digits that fit in 32 bits.
+    #[inline]
+    pub(crate) fn hex32(&mut self) -> Option<u32> {
+        u32::try_from(self.hex()?).ok()
+    }
+
+    /// Decimal digits that fit in 64 bits.
+    #[inline]
+    pub(crate) fn dec(&mut self) -> Option<u64> {
+        let mut value = 0u64;
+        let mut used = 0;
+        for &b in self.rest {
+            let digit = b.wrapping_sub(b'0');
+            if digit > 9 {
+                break;
+            }
+            value = value.checked_mul(10)?.checked_add(u64::from(digit))?;
+            used += 1;
+        }
+        if used == 0 {
+            return None;
+        }
+        self.rest = &self.rest[used..];
+        Some(value)
+    }
+
+    /// A decimal fraction of a second (the digits behind the point), in ns.
+    /// Digits beyond nine are cut off.
+    #[inline]
+    pub(crate) fn fraction_ns(&mut self) -> Option<u64> {
+        let mut value = 0u64;
+        let mut used = 0;
+        for &b in self.rest {
+            let digit = b.wrapping_sub(b'0');
+            if digit > 9 {
+                break;
+            }
+            if used < 9 {
+                value = value * 10 + u64::from(digit);
+            }
+            used += 1;
+        }
+        if used == 0 {
+            return None;
+        }
+        self.rest = &self.rest[used..];
+        for _ in used..9 {
+            value *= 10;
+        }
+        Some(value)
+    }
+
+    /// `SEC.FRACTION` in ns.
+    #[inline]
+    pub(crate) fn seconds_ns(&mut self) -> Option<i64> {
+        let sec = self.dec()?;
+        self.lit(b".")?;
+        let ns = self.fraction_ns()?;
+        i64::try_from(sec).ok()?.checked_mul(1_000_000_000)?.checked_add(ns as i64)
+    }
+
+    /// True if nothing but blanks is left.
+    pub(crate) fn at_end(&self) -> bool {
+        self.rest.iter().all(|b| matches!(b, b' ' | b'\t' | b'\r'))
+    }
+}
+
+/// Value of a byte as a hexadecimal digit, 0xff if it is none.
+static HEX: [u8; 256] = {
+    let mut t = [0xffu8; 256];
+    let mut i = 0;
+    while i < 16 {
+        t[b"0123456789abcdef"[i] as usize] = i as u8;
+        t[b"0123456789ABCDEF"[i] as usize] = i as u8;
+        i += 1;
+    }
+    t
+};
+
+/// Value and length of the hexadecimal digits that `bytes` begin with. The
+/// value is meaningful up to 16 digits.
+#[inline]
+fn hex_prefix(bytes: &[u8]) -> (u64, usize) {
+    let mut value = 0u64;
+    for (i, &b) in bytes.iter().enumerate() {
+        let digit = HEX[b as usize];
+        if digit == 0xff {
+            return (value, i);
+        }
+        value = value << 4 | u64::from(digit);
+    }
+    (value, bytes.len())
+}
+
+/// Days from 1970-01-01 to a date of the Gregorian calendar (Howard
+/// Hinnant's `days_from_civil`, public domain).
+fn days_from_civil(year: i64, month: u32, day: u32) -> i64 {
+    let y = if month <= 2 { year - 1 } else { year };
+    let era = y.div_euclid(400);
+    let yoe = y.rem_euclid(400);
+    let mp = i64::from((month + 9) % 12);
+    let doy = (153 * mp + 2) / 5 + i64::from(day) - 1;
+    let doe = yoe * 365 + yoe / 4 - yoe / 100 + doy;
+    era * 146_097 + doe - 719_468
+}
+
+/// `YYYY-MM-DDTHH:MM:SS[.FRACTION]Z` in ns since 1970; the zone may also be
+/// `+HH:MM`. Steps behind it.
+pub(crate) fn iso8601_ns(c: &mut Cursor<'_>) -> Option<i64> {
+    let two = |c: &mut Cursor<'_>| -> Option<u32> {
+        let [a, b, ..] = c.rest else { return None };
+        let (a, b) = (a.wrapping_sub(b'0'), b.wrapping_sub(b'0'));
+        if a > 9 || b > 9 {
+            return None;
+        }
+        c.rest = &c.rest[2..];
+        Some(u32::from(a) * 10 + u32::from(b))
+    };
+    let year = i64::from(two(c)? * 100 + two(c)?);
+    c.lit(b"-")?;
+    let month = two(c)?;
+    c.lit(b"-")?;
+    let day = two(c)?;
+    c.lit(b"T")?;
+    let hour = two(c)?;
+    c.lit(b":")?;
+    let minute = two(c)?;
+    c.lit(b":")?;
+    let second = two(c)?;
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let ns = if c.try_lit(b".") { c.fraction_ns()? } else { 0 };
+    let zone = if c.try_lit(b"Z") {
+        0
+    } else {
+        let sign = if c.try_lit(b"+") {
+            1
+        } else {
+            c.lit(b"-")?;
+            -1
+        };
+        let h = two(c)?;
+        c.try_lit(b":");
+        sign * i64::from(h * 60 + two(c)?)
+    };
+    let minutes = days_from_civil(year, month, day) * 1440 + i64::from(hour * 60 + minute) - zone;
+    Some((minutes * 60 + i64::from(second)) * 1_000_000_000 + ns as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers() {
+        assert_eq!(Cursor::new(b"ffff0000ffff0000 x").hex(), Some(0xffff_0000_ffff_0000));
+        assert_eq!(Cursor::new(b"1ffff0000ffff0000").hex(), None, "17 digits");
+        assert_eq!(Cursor::new(b"x").hex(), None);
+        assert_eq!(Cursor::new(b"18446744073709551615").dec(), Some(u64::MAX));
+        assert_eq!(Cursor::new(b"18446744073709551616").dec(), None);
+        assert_eq!(Cursor::new(b"1795404603.327398:").seconds_ns(), Some(1_795_404_603_327_398_000));
+        assert_eq!(Cursor::new(b"5.123456789:").seconds_ns(), Some(5_123_456_789));
+        assert_eq!(Cursor::new(b"5.:").seconds_ns(), None);
+    }
+
+    #[test]
+    fn dates() {
+        let ns = |s: &str| iso8601_ns(&mut Cursor::new(s.as_bytes()));
+        assert_eq!(ns("1970-01-01T00:00:00Z"), Some(0));
+        // 2026-11-23 04:33:23.327398 UTC = 1795408403.327398
+        assert_eq!(ns("2026-11-23T04:33:23.327398Z"), Some(1_795_408_403_327_398_000));
+        assert_eq!(ns("2026-11-23T05:33:23.327398+01:00"), Some(1_795_408_403_327_398_000));
+        assert_eq!(ns("2000-02-29T23:59:59.5Z"), Some(951_868_799_500_000_000));
+        assert_eq!(ns("2026-13-23T04:33:23Z"), None);
+        assert_eq!(ns("2026-11-23 04:33:23Z"), None);
+    }
+}

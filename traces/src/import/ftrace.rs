@@ -1,0 +1,116 @@
+//! An ftrace text as a stream of records.
+
+use super::clock::Clock;
+use super::desc::{Descriptor, kind};
+use super::ftrace_line::{self, Event, Line};
+use super::lines::LineSource;
+use super::report::Diagnostics;
+use super::window::{FtKind, FtRec, FtWindow};
+use crate::Result;
+
+/// Markers longer than this are cut.
+const MAX_MARKER_BYTES: usize = 4096;
+
+/// Numbers that an [`FtReader`] counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct FtCounts {
+    pub(crate) lines: u64,
+    pub(crate) events: u64,
+    pub(crate) maps: u64,
+    pub(crate) unmaps: u64,
+    pub(crate) empty_unmaps: u64,
+    pub(crate) descriptors: u64,
+    pub(crate) lost: u64,
+}
+
+/// Reads an ftrace text into an [`FtWindow`].
+#[derive(Debug)]
+pub(crate) struct FtReader<L> {
+    lines: L,
+    clock: Clock,
+    pub(crate) counts: FtCounts,
+    eof: bool,
+    /// Index of the first record after a seam, for the join.
+    pub(crate) seam: Option<u64>,
+}
+
+impl<L: LineSource> FtReader<L> {
+    pub(crate) fn new(lines: L) -> Self {
+        FtReader { lines, clock: Clock::default(), counts: FtCounts::default(), eof: false, seam: None }
+    }
+
+    pub(crate) fn lines(&self) -> &L {
+        &self.lines
+    }
+
+    pub(crate) fn into_lines(self) -> L {
+        self.lines
+    }
+
+    pub(crate) fn eof(&self) -> bool {
+        self.eof
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Reads one line into the window; false at the end.
+    pub(crate) fn read(&mut self, window: &mut FtWindow, diag: &mut Diagnostics) -> Result<bool> {
+        if self.eof {
+            return Ok(false);
+        }
+        let Some(line) = self.lines.next_line()? else {
+            self.eof = true;
+            return Ok(false);
+        };
+        self.counts.lines += 1;
+        let number = line.number;
+        let parsed = if line.truncated { Line::Damaged("line too long") } else { ftrace_line::parse(line.bytes) };
+        let (prefix, event) = match parsed {
+            Line::Event(prefix, event) => (prefix, event),
+            Line::Other(name) => {
+                diag.ignored(name);
+                return Ok(true);
+            }
+            Line::Lost(n) => {
+                self.counts.lost += n;
+                return Ok(true);
+            }
+            Line::Blank => return Ok(true),
+            Line::Damaged(reason) => {
+                diag.damaged(self.lines.path(), number, reason)?;
+                return Ok(true);
+            }
+        };
+        self.counts.events += 1;
+        let tick = self.clock.tick(Some(prefix.time));
+        if tick.seam {
+            self.seam = Some(window.end());
+        }
+        let rec = |kind| FtRec::new(kind, tick.time, prefix.cpu, prefix.pid);
+        match event {
+            Event::Map { iova, size, out } => {
+                self.counts.maps += 1;
+                window.push(FtRec { a: iova, b: out, size, ..rec(FtKind::Map) });
+            }
+            Event::Unmap { size: 0, .. } => self.counts.empty_unmaps += 1,
+            Event::Unmap { iova, size } => {
+                self.counts.unmaps += 1;
+                window.push(FtRec { a: iova, size, ..rec(FtKind::Unmap) });
+            }
+            Event::QiSubmit { qw0, qw1 } => {
+                if (Descriptor { qw0, qw1 }).kind() != kind::WAIT {
+                    self.counts.descriptors += 1;
+                    window.push(FtRec { a: qw1, b: qw0, ..rec(FtKind::Submit) });
+                }
+            }
+            Event::Marker(text) => {
+                let text = String::from_utf8_lossy(&text[..text.len().min(MAX_MARKER_BYTES)]).trim().to_owned();
+                window.push_marker(rec(FtKind::Marker), text);
+            }
+            Event::AttachDevice => diag.ignored(b"attach_device_to_domain"),
+        }
+        Ok(true)
+    }
+}

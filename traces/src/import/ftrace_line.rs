@@ -1,0 +1,257 @@
+//! One line of the kernel's ftrace text (`trace`, `trace_pipe`, or what
+//! `trace-cmd report` prints).
+//!
+//! `TASK-PID [CPU] FLAGS SECONDS: EVENT: TEXT`. Task names hold any
+//! character, so a line is read from its ` [CPU] ` on.
+
+use super::bytes::Cursor;
+
+/// What stands before the event's name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Prefix {
+    /// The guest's clock in ns.
+    pub(crate) time: i64,
+    /// CPU that wrote the event.
+    pub(crate) cpu: u32,
+    /// Process id of the task, 0 for the idle task or if unknown.
+    pub(crate) pid: u32,
+}
+
+/// A line, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Line<'a> {
+    /// An event that importers use.
+    Event(Prefix, Event<'a>),
+    /// An event of another kind; its name.
+    Other(&'a [u8]),
+    /// The kernel's note that its buffer overflowed; number of events.
+    Lost(u64),
+    /// A comment or nothing.
+    Blank,
+    /// Damaged, and why.
+    Damaged(&'static str),
+}
+
+/// An event that importers use (Linux 6.1 to 7.2,
+/// `include/trace/events/iommu.h` and `drivers/iommu/intel/trace.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event<'a> {
+    /// `iommu:map`: `[iova, iova+size)` to `out`.
+    Map { iova: u64, size: u64, out: u64 },
+    /// `iommu:unmap`: `[iova, iova+size)`, the size really unmapped.
+    Unmap { iova: u64, size: u64 },
+    /// `intel_iommu:qi_submit`: a descriptor for the invalidation queue.
+    QiSubmit { qw0: u64, qw1: u64 },
+    /// `tracing_mark_write`: a text from user space.
+    Marker(&'a [u8]),
+    /// `iommu:attach_device_to_domain`.
+    AttachDevice,
+}
+
+/// Takes a line apart.
+pub(crate) fn parse(bytes: &[u8]) -> Line<'_> {
+    let Some((cpu, pid, rest)) = find_cpu(bytes) else {
+        return without_cpu(bytes);
+    };
+    let mut c = Cursor::new(rest);
+    c.skip_spaces();
+    // The flags' column is absent with `irq-info` off and in trace-cmd's
+    // report; a stamp begins with a digit and a flag column may, too
+    // (preempt depth), so try the stamp first.
+    let mut t = c;
+    let time = match stamp(&mut t) {
+        Some(time) => time,
+        None => {
+            t = c;
+            let read = t.skip_past(b' ').and_then(|()| {
+                t.skip_spaces();
+                stamp(&mut t)
+            });
+            match read {
+                Some(time) => time,
+                None => return Line::Damaged("time stamp cannot be read"),
+            }
+        }
+    };
+    t.skip_spaces();
+    let Some(colon) = memchr::memmem::find(t.rest(), b": ").or_else(|| t.rest().strip_suffix(b":").map(<[u8]>::len))
+    else {
+        return Line::Damaged("no event name");
+    };
+    let name = &t.rest()[..colon];
+    let name = match memchr::memrchr(b':', name) {
+        Some(system) => &name[system + 1..],
+        None => name,
+    };
+    let mut args = Cursor::new(t.rest().get(colon + 2..).unwrap_or_default());
+    args.skip_spaces();
+    let event = match name {
+        b"map" => map(&mut args),
+        b"unmap" => unmap(&mut args),
+        b"qi_submit" => qi_submit(&mut args),
+        b"tracing_mark_write" | b"print" => Some(Event::Marker(args.rest())),
+        b"attach_device_to_domain" => Some(Event::AttachDevice),
+        _ if name.iter().all(|b| b.is_ascii_graphic()) && !name.is_empty() => return Line::Other(name),
+        _ => return Line::Damaged("event name cannot be read"),
+    };
+    match event {
+        Some(event) => Line::Event(Prefix { time, cpu, pid }, event),
+        None => Line::Damaged("arguments of a known event cannot be read"),
+    }
+}
+
+/// Finds ` [CPU] `; gives the CPU, the pid before it and what follows.
+fn find_cpu(bytes: &[u8]) -> Option<(u32, u32, &[u8])> {
+    for at in memchr::memchr_iter(b'[', bytes) {
+        let mut c = Cursor::new(&bytes[at + 1..]);
+        if let Some(cpu) = c.dec()
+            && at > 0
+            && bytes[at - 1] == b' '
+            && c.try_lit(b"] ")
+            && let Ok(cpu) = u32::try_from(cpu)
+            && let Some(pid) = pid(&bytes[..at])
+        {
+            return Some((cpu, pid, c.rest()));
+        }
+    }
+    None
+}
+
+/// `TASK-PID` with an optional `(TGID)` behind it.
+fn pid(head: &[u8]) -> Option<u32> {
+    let mut head = head.trim_ascii_end();
+    if let Some(inner) = head.strip_suffix(b")") {
+        let open = memchr::memrchr(b'(', inner)?;
+        head = head[..open].trim_ascii_end();
+    }
+    let dash = memchr::memrchr(b'-', head)?;
+    let mut c = Cursor::new(&head[dash + 1..]);
+    let pid = c.dec()?;
+    c.at_end().then_some(u32::try_from(pid).ok()?)
+}
+
+/// `SEC.FRACTION:`.
+fn stamp(c: &mut Cursor<'_>) -> Option<i64> {
+    let time = c.seconds_ns()?;
+    c.lit(b":")?;
+    Some(time)
+}
+
+/// Comments, the "lost events" note, blank lines, and damage.
+fn without_cpu(bytes: &[u8]) -> Line<'_> {
+    let line = bytes.trim_ascii();
+    if line.is_empty() || line[0] == b'#' {
+        return Line::Blank;
+    }
+    // "CPU:1 [LOST 1234 EVENTS]" (ftrace), "CPU:1 [1234 EVENTS DROPPED]"
+    // (trace-cmd), "CPU 1 is empty", "cpus=2" (trace-cmd).
+    if line.starts_with(b"CPU") || line.starts_with(b"cpus=") {
+        let mut lost = None;
+        if let Some(at) = memchr::memchr(b'[', line) {
+            let mut c = Cursor::new(&line[at + 1..]);
+            c.try_lit(b"LOST ");
+            lost = c.dec().or(Some(1));
+        }
+        return lost.map_or(Line::Blank, Line::Lost);
+    }
+    if line.iter().any(|b| *b < 0x20 && *b != b'\t') {
+        return Line::Damaged("not text");
+    }
+    Line::Damaged("no [CPU] column")
+}
+
+fn map(c: &mut Cursor<'_>) -> Option<Event<'static>> {
+    let (iova, end) = iova_range(c)?;
+    c.lit(b" paddr=0x")?;
+    let out = c.hex()?;
+    c.lit(b" size=")?;
+    let size = c.dec()?;
+    check(iova, size, end)?;
+    out.checked_add(size - 1)?;
+    Some(Event::Map { iova, size, out })
+}
+
+fn unmap(c: &mut Cursor<'_>) -> Option<Event<'static>> {
+    let (iova, end) = iova_range(c)?;
+    c.lit(b" size=")?;
+    let size = c.dec()?;
+    check(iova, size, end)?;
+    let size = if c.try_lit(b" unmapped_size=") { c.dec()? } else { size };
+    Some(Event::Unmap { iova, size })
+}
+
+/// `IOMMU: iova=0xSTART[ - 0xEND]`, the end exclusive.
+fn iova_range(c: &mut Cursor<'_>) -> Option<(u64, Option<u64>)> {
+    c.lit(b"IOMMU: iova=0x")?;
+    let iova = c.hex()?;
+    let end = if c.try_lit(b" - 0x") { Some(c.hex()?) } else { None };
+    Some((iova, end))
+}
+
+/// A size agrees with the printed end and does not run over the top.
+fn check(iova: u64, size: u64, end: Option<u64>) -> Option<()> {
+    let last = iova.checked_add(size.checked_sub(1)?)?;
+    end.is_none_or(|e| e == last.wrapping_add(1)).then_some(())
+}
+
+fn qi_submit(c: &mut Cursor<'_>) -> Option<Event<'static>> {
+    // "iotlb_inv dmar0: 0x600f2 0xfff76000 0x0 0x0"
+    let at = memchr::memmem::find(c.rest(), b": 0x")?;
+    let mut c = Cursor::new(&c.rest()[at + 4..]);
+    let qw0 = c.hex()?;
+    c.lit(b" 0x")?;
+    Some(Event::QiSubmit { qw0, qw1: c.hex()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events() {
+        let at = |time, cpu, pid| Prefix { time, cpu, pid };
+        for (text, expected) in [
+            (
+                "              ip-120     [000] .N...     9.587119: map: IOMMU: iova=0x00000000fff74000 - 0x00000000fff76000 paddr=0x0000000117840000 size=8192",
+                Line::Event(
+                    at(9_587_119_000, 0, 120),
+                    Event::Map { iova: 0xfff7_4000, size: 8192, out: 0x1_1784_0000 },
+                ),
+            ),
+            (
+                "a - b [7] [x]-77 (   77) [123] d.h2.  5.123456789: iommu:unmap: IOMMU: iova=0x00000000fffff000 - 0x0000000100000000 size=4096 unmapped_size=4096",
+                Line::Event(at(5_123_456_789, 123, 77), Event::Unmap { iova: 0xffff_f000, size: 4096 }),
+            ),
+            (
+                "  <idle>-0  [001]  12.5: qi_submit: iotlb_inv dmar0: 0x600f2 0xfff76000 0x0 0x0",
+                Line::Event(at(12_500_000_000, 1, 0), Event::QiSubmit { qw0: 0x600f2, qw1: 0xfff7_6000 }),
+            ),
+            (
+                "   init-1  [001] .....  17.311398: tracing_mark_write: work begin: x",
+                Line::Event(at(17_311_398_000, 1, 1), Event::Marker(b"work begin: x")),
+            ),
+            ("   init-1  [001] .....  17.3: sched_switch: a", Line::Other(b"sched_switch")),
+            ("CPU:1 [LOST 1234 EVENTS]", Line::Lost(1234)),
+            ("# tracer: nop", Line::Blank),
+            ("", Line::Blank),
+        ] {
+            assert_eq!(parse(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn damage() {
+        for text in [
+            "19823@1795404603.327398:vtd_context_cache_reset ",
+            "   init-1  [001] .....  17: map: x",
+            "   init-1  [001] .....  17.3: map: IOMMU: iova=0x1000 - 0x3000 paddr=0x0 size=4096",
+            "   init-1  [001] .....  17.3: map: IOMMU: iova=0xfffffffffffff000 - 0x1000 paddr=0x0 size=8192",
+            "   init-1  [001] .....  17.3: map: IOMMU: iova=0x1000 - 0x1000 paddr=0x0 size=0",
+            "   init-1  [001] .....  17.3: unmap: IOMMU: iova=0x1000 - 0x20",
+            "   init-1  [001] .....  17.3: qi_submit: iotlb_inv dmar0: 0x600f2",
+            "\u{0}\u{1}",
+        ] {
+            assert!(matches!(parse(text.as_bytes()), Line::Damaged(_)), "{text}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Importers: text logs to events.

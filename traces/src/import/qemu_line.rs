@@ -1,0 +1,519 @@
+//! One line of a log written by QEMU's `log` trace backend.
+//!
+//! Formats are those of QEMU 7.2 to 10.2 (`hw/i386/trace-events`,
+//! `hw/vfio/trace-events`). A line is `[stamp]name arguments`; the stamp is
+//! `TID@SEC.USEC:` (7.2, 10.0 with `-msg timestamp=on`), an ISO-8601 time and
+//! a blank (10.2), or absent.
+
+use super::bytes::{Cursor, iso8601_ns};
+
+/// What stands before the event's name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    /// Wall-clock time in ns since 1970, if there is one.
+    pub(crate) time: Option<i64>,
+    /// Thread id, 0 if there is none.
+    pub(crate) tid: u32,
+}
+
+/// A line, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Line<'a> {
+    /// An event that importers use.
+    Event(Event),
+    /// An event (or a message) of another kind; its name.
+    Other(&'a [u8]),
+    /// Nothing on it.
+    Blank,
+    /// Damaged, and why.
+    Damaged(&'static str),
+}
+
+/// An event that importers use. Device ids are PCI requester ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// `vtd_iotlb_page_hit` and `vtd_iotlb_page_update` (a miss, then a fill).
+    IotlbPage { hit: bool, sid: u32, iova: u64, slpte: u64, domain: u32 },
+    /// `vtd_dmar_translate`: page-aligned input and output of a translation.
+    Translate { sid: u32, iova: u64, gpa: u64, mask: u64 },
+    /// `vtd_inv_desc`: a raw descriptor, its two quadwords.
+    InvDesc { qw0: u64, qw1: u64 },
+    /// `vtd_inv_desc_iotlb_pages`
+    InvPages { domain: u32, addr: u64, am: u32 },
+    /// `vtd_inv_desc_iotlb_domain`
+    InvDomain { domain: u32 },
+    /// `vtd_inv_desc_iotlb_global`
+    InvGlobal,
+    /// `vtd_inv_desc_cc_global`
+    CcGlobal,
+    /// `vtd_inv_desc_cc_domain`
+    CcDomain { domain: u32 },
+    /// `vtd_inv_desc_cc_devices`
+    CcDevices { sid: u32, fmask: u32 },
+    /// `vtd_inv_desc_iec`
+    Iec { granularity: u64, index: u64, mask: u64 },
+    /// `vtd_context_cache_reset`
+    CacheReset,
+    /// `vtd_dmar_enable`
+    DmarEnable { on: bool },
+    /// `vtd_iotlb_cc_hit` and `vtd_iotlb_cc_update`: a context entry.
+    Context { hit: bool, sid: u32, high: u64, low: u64 },
+    /// `vtd_dmar_fault`
+    Fault { sid: u32, addr: u64, write: bool },
+    /// `vtd_translate_pt`: passed through.
+    PassThrough { sid: u32, iova: u64 },
+    /// `vtd_switch_address_space`
+    Switch { sid: u32, on: bool },
+    /// `vtd_as_unmap_whole`
+    UnmapWhole { sid: u32, start: u64, size: u64 },
+    /// `vtd_replay_ce_valid`
+    ReplayContext { sid: u32, domain: u32, high: u64 },
+    /// `vtd_page_walk_one`: the shadow's change; perm 0 is an unmap.
+    WalkOne { domain: u32, iova: u64, gpa: u64, mask: u64, perm: u32 },
+    /// `vfio_iommu_map_notify`, end inclusive.
+    VfioNotify { map: bool, start: u64, end: u64 },
+    /// `vfio_listener_region_add_ram`, end inclusive.
+    RegionAddRam { start: u64, end: u64 },
+    /// `vfio_listener_region_add_iommu`, end inclusive.
+    RegionAddIommu { start: u64, end: u64 },
+    /// `vfio_listener_region_del`, end inclusive.
+    RegionDel { start: u64, end: u64 },
+}
+
+/// Takes a line apart.
+pub(crate) fn parse(bytes: &[u8]) -> (Stamp, Line<'_>) {
+    let mut c = Cursor::new(bytes);
+    let mut stamp = Stamp::default();
+    if bytes.first().is_some_and(u8::is_ascii_digit) {
+        match parse_stamp(&mut c) {
+            Some(s) => stamp = s,
+            None => return (stamp, Line::Damaged("time stamp cannot be read")),
+        }
+    }
+    let rest = c.rest();
+    if rest.is_empty() {
+        return (stamp, if bytes.is_empty() { Line::Blank } else { Line::Damaged("no event after the time stamp") });
+    }
+    let end = memchr::memchr(b' ', rest).unwrap_or(rest.len());
+    let name = &rest[..end];
+    let mut args = Cursor::new(rest.get(end + 1..).unwrap_or_default());
+    let known = if let Some(tail) = name.strip_prefix(b"vtd_") {
+        parse_vtd(tail, &mut args)
+    } else if let Some(tail) = name.strip_prefix(b"vfio_") {
+        parse_vfio(tail, &mut args)
+    } else {
+        None
+    };
+    let line = match known {
+        Some(Some(event)) => Line::Event(event),
+        Some(None) => Line::Damaged("arguments of a known event cannot be read"),
+        None => other(rest, name),
+    };
+    (stamp, line)
+}
+
+/// `TID@SEC.USEC:` or `YYYY-MM-DDT...Z `.
+#[inline]
+fn parse_stamp(c: &mut Cursor<'_>) -> Option<Stamp> {
+    let start = *c;
+    let tid = c.dec()?;
+    if c.try_lit(b"@") {
+        let time = c.seconds_ns()?;
+        c.lit(b":")?;
+        return Some(Stamp { time: Some(time), tid: u32::try_from(tid).ok()? });
+    }
+    *c = start;
+    let time = iso8601_ns(c)?;
+    c.lit(b" ")?;
+    Some(Stamp { time: Some(time), tid: 0 })
+}
+
+/// A line that is no known event: an event of another name, QEMU's own
+/// messages (they go to the same file), or damage.
+fn other<'a>(line: &'a [u8], name: &'a [u8]) -> Line<'a> {
+    if !name.is_empty() && name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_') {
+        return Line::Other(name);
+    }
+    if line.iter().any(|b| *b < 0x20 && *b != b'\t' && *b != b'\r' || *b == 0x7f) {
+        return Line::Damaged("not text");
+    }
+    if line.iter().all(|b| b.is_ascii_whitespace()) { Line::Blank } else { Line::Other(b"(other text)") }
+}
+
+/// `None`: not an event that importers use; `Some(None)`: one that is damaged.
+#[inline]
+fn parse_vtd(name: &[u8], c: &mut Cursor<'_>) -> Option<Option<Event>> {
+    // In order of frequency in real logs.
+    Some(match name {
+        b"dmar_translate" => translate(c),
+        b"iotlb_page_hit" => iotlb_page(c, true),
+        b"iotlb_page_update" => iotlb_page(c, false),
+        b"inv_desc" => inv_desc(c),
+        b"inv_desc_iotlb_pages" => inv_pages(c),
+        b"page_walk_one" => walk_one(c),
+        b"iotlb_cc_hit" => context(c, b"IOTLB context hit bus 0x", true),
+        b"iotlb_cc_update" => context(c, b"IOTLB context update bus 0x", false),
+        b"inv_desc_iotlb_domain" => {
+            after(c, b"iotlb invalidate whole domain 0x").and_then(Cursor::hex32).map(|domain| Event::InvDomain { domain })
+        }
+        b"inv_desc_iotlb_global" => Some(Event::InvGlobal),
+        b"inv_desc_cc_global" => Some(Event::CcGlobal),
+        b"inv_desc_cc_domain" => {
+            after(c, b"context invalidate domain 0x").and_then(Cursor::hex32).map(|domain| Event::CcDomain { domain })
+        }
+        b"inv_desc_cc_devices" => cc_devices(c),
+        b"inv_desc_iec" => iec(c),
+        b"context_cache_reset" => Some(Event::CacheReset),
+        b"dmar_enable" => after(c, b"enable ").and_then(Cursor::dec).map(|on| Event::DmarEnable { on: on != 0 }),
+        b"dmar_fault" => fault(c),
+        b"translate_pt" => pass_through(c),
+        b"switch_address_space" => switch(c),
+        b"as_unmap_whole" => unmap_whole(c),
+        b"replay_ce_valid" => replay_context(c),
+        _ => return None,
+    })
+}
+
+fn parse_vfio(name: &[u8], c: &mut Cursor<'_>) -> Option<Option<Event>> {
+    Some(match name {
+        b"iommu_map_notify" => vfio_notify(c),
+        b"listener_region_add_ram" => {
+            range(c, b"region_add [ram] 0x").map(|(start, end)| Event::RegionAddRam { start, end })
+        }
+        // 10.2 puts the region's name between "[iommu] " and the range.
+        b"listener_region_add_iommu" => after(c, b"region_add [iommu] ").and_then(|c| {
+            let at = memchr::memmem::rfind(c.rest(), b" - 0x")?;
+            let start = memchr::memmem::rfind(&c.rest()[..at], b"0x")?;
+            let mut c = Cursor::new(&c.rest()[start..]);
+            range(&mut c, b"0x").map(|(start, end)| Event::RegionAddIommu { start, end })
+        }),
+        b"listener_region_del" => range(c, b"region_del 0x").map(|(start, end)| Event::RegionDel { start, end }),
+        _ => return None,
+    })
+}
+
+/// Steps over a fixed text.
+#[inline]
+fn after<'c, 'a>(c: &'c mut Cursor<'a>, text: &[u8]) -> Option<&'c mut Cursor<'a>> {
+    c.lit(text)?;
+    Some(c)
+}
+
+#[inline]
+fn translate(c: &mut Cursor<'_>) -> Option<Event> {
+    c.lit(b"dev ")?;
+    let sid = device(c)?;
+    c.lit(b" iova 0x")?;
+    let iova = c.hex()?;
+    c.lit(b" -> gpa 0x")?;
+    let gpa = c.hex()?;
+    c.lit(b" mask 0x")?;
+    let mask = page_mask(c.hex()?)?;
+    Some(Event::Translate { sid, iova, gpa, mask })
+}
+
+#[inline]
+fn iotlb_page(c: &mut Cursor<'_>, hit: bool) -> Option<Event> {
+    c.lit(b"IOTLB page ")?;
+    c.lit(if hit { b"hit sid 0x" } else { b"update sid 0x" })?;
+    let sid = requester(c)?;
+    c.lit(b" iova 0x")?;
+    let iova = c.hex()?;
+    c.lit(b" slpte 0x")?;
+    let slpte = c.hex()?;
+    c.lit(b" domain 0x")?;
+    Some(Event::IotlbPage { hit, sid, iova, slpte, domain: domain(c)? })
+}
+
+#[inline]
+fn inv_desc(c: &mut Cursor<'_>) -> Option<Event> {
+    // "invalidate desc type context-cache high 0x0 low 0x11"; the type is in
+    // the low four bits of the low word as well.
+    c.lit(b"invalidate desc type ")?;
+    c.skip_past(b' ')?;
+    c.lit(b"high 0x")?;
+    let qw1 = c.hex()?;
+    c.lit(b" low 0x")?;
+    Some(Event::InvDesc { qw0: c.hex()?, qw1 })
+}
+
+fn inv_pages(c: &mut Cursor<'_>) -> Option<Event> {
+    c.lit(b"iotlb invalidate domain 0x")?;
+    let domain = domain(c)?;
+    c.lit(b" addr 0x")?;
+    let addr = c.hex()?;
+    c.lit(b" mask 0x")?;
+    Some(Event::InvPages { domain, addr, am: c.hex32().filter(|am| *am < 64)? })
+}
+
+fn walk_one(c: &mut Cursor<'_>) -> Option<Event> {
+    c.lit(b"domain 0x")?;
+    let domain = domain(c)?;
+    c.lit(b" iova 0x")?;
+    let iova = c.hex()?;
+    c.lit(b" -> gpa 0x")?;
+    let gpa = c.hex()?;
+    c.lit(b" mask 0x")?;
+    let mask = page_mask(c.hex()?)?;
+    c.lit(b" perm ")?;
+    let perm = u32::try_from(c.dec()?).ok().filter(|p| *p < 4)?;
+    Some(Event::WalkOne { domain, iova, gpa, mask, perm })
+}
+
+fn context(c: &mut Cursor<'_>, text: &[u8], hit: bool) -> Option<Event> {
+    c.lit(text)?;
+    let bus = c.hex32().filter(|b| *b < 256)?;
+    c.lit(b" devfn 0x")?;
+    let devfn = c.hex32().filter(|d| *d < 256)?;
+    c.lit(b" high 0x")?;
+    let high = c.hex()?;
+    c.lit(b" low 0x")?;
+    Some(Event::Context { hit, sid: bus << 8 | devfn, high, low: c.hex()? })
+}
+
+fn cc_devices(c: &mut Cursor<'_>) -> Option<Event> {
+    c.lit(b"context invalidate devices sid 0x")?;
+    let sid = requester(c)?;
+    c.lit(b" fmask 0x")?;
+    Some(Event::CcDevices { sid, fmask: c.hex32()? })
+}
+
+fn iec(c: &mut Cursor<'_>) -> Option<Event> {
+    c.lit(b"granularity 0x")?;
+    let granularity = c.hex()?;
+    c.lit(b" index 0x")?;
+    let index = c.hex()?;
+    c.lit(b" mask 0x")?;
+    Some(Event::Iec { granularity, index, mask: c.hex()? })
+}
+
+fn fault(c: &mut Cursor<'_>) -> Option<Event> {
+    c.lit(b"sid 0x")?;
+    let sid = requester(c)?;
+    c.lit(b" fault ")?;
+    c.dec()?;
+    c.lit(b" addr 0x")?;
+    let addr = c.hex()?;
+    c.lit(b" write ")?;
+    Some(Event::Fault { sid, addr, write: c.dec()? != 0 })
+}
+
+fn pass_through(c: &mut Cursor<'_>) -> Option<Event> {
+    c.lit(b"source id 0x")?;
+    let sid = requester(c)?;
+    c.lit(b", iova 0x")?;
+    Some(Event::PassThrough { sid, iova: c.hex()? })
+}
+
+fn switch(c: &mut Cursor<'_>) -> Option<Event> {
+    c.lit(b"Device ")?;
+    let sid = device(c)?;
+    c.lit(b" switching address space (iommu enabled=")?;
+    Some(Event::Switch { sid, on: c.dec()? != 0 })
+}
+
+fn unmap_whole(c: &mut Cursor<'_>) -> Option<Event> {
+    c.lit(b"Device ")?;
+    let sid = device(c)?;
+    c.lit(b" start 0x")?;
+    let start = c.hex()?;
+    c.lit(b" size 0x")?;
+    Some(Event::UnmapWhole { sid, start, size: c.hex()? })
+}
+
+fn replay_context(c: &mut Cursor<'_>) -> Option<Event> {
+    // "legacy mode: replay valid context device 00:01.00 domain 0x3 hi .. lo .."
+    c.skip_past(b':')?;
+    c.lit(b" replay valid context device ")?;
+    let sid = device(c)?;
+    c.lit(b" domain 0x")?;
+    let domain = domain(c)?;
+    c.lit(b" hi 0x")?;
+    Some(Event::ReplayContext { sid, domain, high: c.hex()? })
+}
+
+fn vfio_notify(c: &mut Cursor<'_>) -> Option<Event> {
+    c.lit(b"iommu ")?;
+    let map = c.try_lit(b"MAP");
+    if !map {
+        c.lit(b"UNMAP")?;
+    }
+    c.lit(b" @ 0x")?;
+    let start = c.hex()?;
+    c.lit(b" - 0x")?;
+    let end = c.hex()?;
+    (start <= end).then_some(Event::VfioNotify { map, start, end })
+}
+
+/// `START - 0xEND` behind a fixed text.
+fn range(c: &mut Cursor<'_>, text: &[u8]) -> Option<(u64, u64)> {
+    c.lit(text)?;
+    let start = c.hex()?;
+    c.lit(b" - 0x")?;
+    let end = c.hex()?;
+    (start <= end).then_some((start, end))
+}
+
+/// `BB:DD.F` with any number of digits.
+#[inline]
+fn device(c: &mut Cursor<'_>) -> Option<u32> {
+    let bus = c.hex32().filter(|v| *v < 256)?;
+    c.lit(b":")?;
+    let dev = c.hex32().filter(|v| *v < 32)?;
+    c.lit(b".")?;
+    let function = c.hex32().filter(|v| *v < 8)?;
+    Some(bus << 8 | dev << 3 | function)
+}
+
+/// A requester id: 16 bits.
+#[inline]
+fn requester(c: &mut Cursor<'_>) -> Option<u32> {
+    c.hex32().filter(|v| *v <= 0xffff)
+}
+
+/// A domain id. VT-d has 16 bits; only the two reserved values of
+/// `DomainId` are refused.
+#[inline]
+fn domain(c: &mut Cursor<'_>) -> Option<u32> {
+    c.hex32().filter(|v| *v < u32::MAX - 1)
+}
+
+/// An address mask: a page size minus one.
+#[inline]
+fn page_mask(mask: u64) -> Option<u64> {
+    (mask >= 0xfff && mask.wrapping_add(1).count_ones() <= 1).then_some(mask)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(text: &str) -> Event {
+        match parse(text.as_bytes()).1 {
+            Line::Event(e) => e,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn stamps() {
+        let args = "vtd_context_cache_reset ";
+        for (prefix, time, tid) in [
+            ("19823@1795404603.327398:", Some(1_795_404_603_327_398_000), 19823),
+            ("2026-11-23T04:33:23.327398Z ", Some(1_795_408_403_327_398_000), 0),
+            ("", None, 0),
+        ] {
+            let text = format!("{prefix}{args}");
+            assert_eq!(parse(text.as_bytes()), (Stamp { time, tid }, Line::Event(Event::CacheReset)), "{text}");
+        }
+        for bad in ["19823@1795404603:x", "19823@", "2026-11-23 vtd_context_cache_reset", "19823@1.119823@1.2:a"] {
+            assert!(matches!(parse(bad.as_bytes()).1, Line::Damaged(_)), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_event_used() {
+        use Event::*;
+        for (text, expected) in [
+            (
+                "vtd_iotlb_page_hit IOTLB page hit sid 0x8 iova 0xfffff040 slpte 0x113f79003 domain 0x3",
+                IotlbPage { hit: true, sid: 8, iova: 0xffff_f040, slpte: 0x1_13f7_9003, domain: 3 },
+            ),
+            (
+                "vtd_iotlb_page_update IOTLB page update sid 0x28 iova 0x1010 slpte 0x501003 domain 0x5",
+                IotlbPage { hit: false, sid: 0x28, iova: 0x1010, slpte: 0x50_1003, domain: 5 },
+            ),
+            (
+                "vtd_dmar_translate dev 00:05.00 iova 0x1000 -> gpa 0x501000 mask 0xfff",
+                Translate { sid: 0x28, iova: 0x1000, gpa: 0x50_1000, mask: 0xfff },
+            ),
+            ("vtd_inv_desc invalidate desc type context-cache high 0x0 low 0x11", InvDesc { qw0: 0x11, qw1: 0 }),
+            (
+                "vtd_inv_desc_iotlb_pages iotlb invalidate domain 0x5 addr 0xffe8a000 mask 0x1",
+                InvPages { domain: 5, addr: 0xffe8_a000, am: 1 },
+            ),
+            ("vtd_inv_desc_iotlb_domain iotlb invalidate whole domain 0x7", InvDomain { domain: 7 }),
+            ("vtd_inv_desc_iotlb_global iotlb invalidate global", InvGlobal),
+            ("vtd_inv_desc_cc_global context invalidate globally", CcGlobal),
+            ("vtd_inv_desc_cc_domain context invalidate domain 0x2", CcDomain { domain: 2 }),
+            (
+                "vtd_inv_desc_cc_devices context invalidate devices sid 0xf8 fmask 0x3",
+                CcDevices { sid: 0xf8, fmask: 3 },
+            ),
+            (
+                "vtd_inv_desc_iec granularity 0x1 index 0x8 mask 0x0",
+                Iec { granularity: 1, index: 8, mask: 0 },
+            ),
+            ("vtd_dmar_enable enable 1", DmarEnable { on: true }),
+            (
+                "vtd_iotlb_cc_update IOTLB context update bus 0x0 devfn 0x10 high 0x401 low 0x100bfb001 gen 0 -> gen 1",
+                Context { hit: false, sid: 0x10, high: 0x401, low: 0x1_00bf_b001 },
+            ),
+            (
+                "vtd_iotlb_cc_hit IOTLB context hit bus 0x1 devfn 0x8 high 0x302 low 0x100bf8001 gen 1",
+                Context { hit: true, sid: 0x108, high: 0x302, low: 0x1_00bf_8001 },
+            ),
+            ("vtd_dmar_fault sid 0x28 fault 5 addr 0x2000 write 1", Fault { sid: 0x28, addr: 0x2000, write: true }),
+            ("vtd_translate_pt source id 0x18, iova 0x1234", PassThrough { sid: 0x18, iova: 0x1234 }),
+            (
+                "vtd_switch_address_space Device 00:1f.3 switching address space (iommu enabled=1)",
+                Switch { sid: 0xfb, on: true },
+            ),
+            (
+                "vtd_as_unmap_whole Device 00:01.0 start 0xfef00000 size 0x7f01100000",
+                UnmapWhole { sid: 8, start: 0xfef0_0000, size: 0x7f_0110_0000 },
+            ),
+            (
+                "vtd_replay_ce_valid legacy mode: replay valid context device 00:01.00 domain 0x3 hi 0x301 lo 0x2173001",
+                ReplayContext { sid: 8, domain: 3, high: 0x301 },
+            ),
+            (
+                "vtd_page_walk_one domain 0x3 iova 0xfffb8000 -> gpa 0x1f15b000 mask 0xfff perm 1",
+                WalkOne { domain: 3, iova: 0xfffb_8000, gpa: 0x1f15_b000, mask: 0xfff, perm: 1 },
+            ),
+            (
+                "vfio_iommu_map_notify iommu UNMAP @ 0x0 - 0x7fffffff",
+                VfioNotify { map: false, start: 0, end: 0x7fff_ffff },
+            ),
+            (
+                "vfio_listener_region_add_ram region_add [ram] 0x0 - 0x1fffffff [0x7f05b1a00000]",
+                RegionAddRam { start: 0, end: 0x1fff_ffff },
+            ),
+            (
+                "vfio_listener_region_add_iommu region_add [iommu] 0xfef00000 - 0xffffffffffffffff",
+                RegionAddIommu { start: 0xfef0_0000, end: u64::MAX },
+            ),
+            (
+                "vfio_listener_region_add_iommu region_add [iommu] intel_iommu 0x0 - 0xfedfffff",
+                RegionAddIommu { start: 0, end: 0xfedf_ffff },
+            ),
+            (
+                "vfio_listener_region_del region_del 0xc0000 - 0xdffff",
+                RegionDel { start: 0xc_0000, end: 0xd_ffff },
+            ),
+        ] {
+            assert_eq!(event(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn others_and_damage() {
+        let line = |text: &'static str| parse(text.as_bytes()).1;
+        assert_eq!(line(""), Line::Blank);
+        assert_eq!(line("19823@1.5:vtd_iotlb_reset IOTLB reset (reason: x)"), Line::Other(b"vtd_iotlb_reset"));
+        assert_eq!(line("nvme_irq_msix raising"), Line::Other(b"nvme_irq_msix"));
+        assert_eq!(line("qemu-system-x86_64: warning: x"), Line::Other(b"(other text)"));
+        for bad in [
+            "vtd_iotlb_page_hit IOTLB page hit sid 0x8 iova 0x",
+            "vtd_iotlb_page_hit IOTLB page hit sid 0x12345 iova 0x1 slpte 0x3 domain 0x1",
+            "vtd_dmar_translate dev 00:05.00 iova 0x1000 -> gpa 0x501000 mask 0xffe",
+            "vtd_dmar_translate dev 00:25.00 iova 0x1000 -> gpa 0x501000 mask 0xfff",
+            "vtd_inv_desc_iotlb_pages iotlb invalidate domain 0xffffffff addr 0x0 mask 0x1",
+            "vtd_dmar_enable",
+            "\u{1}\u{2}\u{3}",
+            "123",
+        ] {
+            assert!(matches!(line(bad), Line::Damaged(_)), "{bad}");
+        }
+    }
+}
