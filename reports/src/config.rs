@@ -168,8 +168,7 @@ pub(crate) fn to_toml(config: &Value) -> String {
         }
         for (k, v) in map {
             if let Value::Object(child) = v {
-                let path =
-                    if path.is_empty() { key(k) } else { format!("{path}.{}", key(k)) };
+                let path = if path.is_empty() { key(k) } else { format!("{path}.{}", key(k)) };
                 out.push_str(&format!("\n[{path}]\n"));
                 table(&path, child, out);
             }

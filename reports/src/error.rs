@@ -41,13 +41,17 @@ pub enum Error {
         reason: String,
     },
     /// The JSON value has no `schema` key.
-    #[error("{name} has no \"schema\" key, so it is no ioasim result; give a file with \"schema\": \"{SCHEMA}\"")]
+    #[error(
+        "{name} has no \"schema\" key, so it is no ioasim result; give a file with \"schema\": \"{SCHEMA}\""
+    )]
     NotAResult {
         /// The file.
         name: String,
     },
     /// The document is of another kind.
-    #[error("{name} has schema {found:?}, but a report is made from {SCHEMA:?}; give a result.json that ioasim wrote")]
+    #[error(
+        "{name} has schema {found:?}, but a report is made from {SCHEMA:?}; give a result.json that ioasim wrote"
+    )]
     WrongSchema {
         /// The file.
         name: String,
@@ -55,7 +59,9 @@ pub enum Error {
         found: String,
     },
     /// The document is of a later version.
-    #[error("{name} has schema {found:?}, newer than {SCHEMA:?} that this ioasim reads; update ioasim")]
+    #[error(
+        "{name} has schema {found:?}, newer than {SCHEMA:?} that this ioasim reads; update ioasim"
+    )]
     NewerSchema {
         /// The file.
         name: String,
@@ -63,7 +69,9 @@ pub enum Error {
         found: String,
     },
     /// A key is missing or has the wrong type.
-    #[error("{name} does not follow {SCHEMA}: {reason}; replay the trace again to get a complete result")]
+    #[error(
+        "{name} does not follow {SCHEMA}: {reason}; replay the trace again to get a complete result"
+    )]
     Shape {
         /// The file.
         name: String,
@@ -104,7 +112,9 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// A figure could not be drawn.
-    #[error("cannot draw the figure {figure:?}: {reason}; this is a bug in ioasim, please report it")]
+    #[error(
+        "cannot draw the figure {figure:?}: {reason}; this is a bug in ioasim, please report it"
+    )]
     Figure {
         /// The figure.
         figure: &'static str,

@@ -7,7 +7,7 @@ pub(crate) fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(c);
@@ -21,14 +21,16 @@ pub(crate) fn short_count(n: u64) -> String {
     if n < 10_000_000 { thousands(n) } else { magnitude(n as f64) }
 }
 
-/// A rate with about three significant digits: `0.42`, `87.1`, `1,234`,
+/// A rate with about three significant digits: `0.042`, `87.1`, `1,234`,
 /// `5.67M`; `-` for `None`.
 pub(crate) fn rate(value: Option<f64>) -> String {
     let Some(v) = value.filter(|v| v.is_finite()) else { return "-".to_owned() };
     if v == 0.0 {
         "0".to_owned()
-    } else if v.abs() < 0.005 {
-        "<0.01".to_owned()
+    } else if v.abs() < 0.0005 {
+        "<0.001".to_owned()
+    } else if v.abs() < 0.9995 {
+        format!("{v:.3}")
     } else if v.abs() < 9.995 {
         format!("{v:.2}")
     } else if v.abs() < 999.95 {
@@ -74,13 +76,8 @@ pub(crate) fn percent_sign(share: Option<f64>) -> String {
 }
 
 /// Time units, largest first: (name, ns).
-const TIME_UNITS: [(&str, u64); 5] = [
-    ("h", 3_600_000_000_000),
-    ("s", 1_000_000_000),
-    ("ms", 1_000_000),
-    ("µs", 1_000),
-    ("ns", 1),
-];
+const TIME_UNITS: [(&str, u64); 5] =
+    [("h", 3_600_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000), ("µs", 1_000), ("ns", 1)];
 
 /// The unit in which a time of this length reads best, and its length in ns.
 pub(crate) fn time_unit(ns: u64) -> (&'static str, u64) {
@@ -237,7 +234,9 @@ mod tests {
 
     #[test]
     fn rates_keep_their_width() {
-        for v in [0.0, 0.0001, 0.5, 9.996, 99.96, 999.96, 12_345.6, 999_999.7, 4.2e7, 9.99e8, 1e12, 1e300] {
+        for v in [
+            0.0, 0.0001, 0.5, 9.996, 99.96, 999.96, 12_345.6, 999_999.7, 4.2e7, 9.99e8, 1e12, 1e300,
+        ] {
             assert!(width(&rate(Some(v))) <= 8, "{v} gives {}", rate(Some(v)));
         }
         assert_eq!(rate(Some(9.996)), "10.0");

@@ -15,8 +15,8 @@ impl Document {
     /// The file cannot be read, is truncated, is no JSON, is no ioasim result,
     /// was written by a newer version, or lacks a key.
     pub fn read(path: &Path) -> Result<Document> {
-        let bytes = std::fs::read(path)
-            .map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let bytes =
+            std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
         Document::from_json(&bytes, &path.display().to_string())
     }
 

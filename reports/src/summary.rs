@@ -1,10 +1,12 @@
 //! The results in plain words, generated from the numbers.
 
+use std::borrow::Cow;
+
 use ioasim_sim::results::{MissCauses, RunResult};
 
 use crate::config::{self, Nesting};
 use crate::document::Document;
-use crate::format::{factor, list, percent_sign, plural, rate, thousands};
+use crate::format::{factor, list, percent_sign, plural, rate, thousands, truncate};
 use crate::measure::{Measures, ratio};
 
 /// One finding: a few words that name the subject, then sentences.
@@ -38,6 +40,8 @@ pub(crate) struct Extreme {
     pub names: String,
     /// How many they are.
     pub count: usize,
+    /// Each name.
+    tied: Vec<String>,
     pub value: f64,
     /// The value as printed.
     pub text: String,
@@ -52,9 +56,9 @@ pub(crate) fn extreme(
     let values = || runs.iter().filter_map(|r| Some((r, measure(r).filter(|v| v.is_finite())?)));
     let value = values().map(|(_, v)| v).reduce(|a, b| if most { a.max(b) } else { a.min(b) })?;
     let text = rate(Some(value));
-    let tied: Vec<&str> =
-        values().filter(|(_, v)| rate(Some(*v)) == text).map(|(r, _)| r.name.as_str()).collect();
-    Some(Extreme { names: list(&tied), count: tied.len(), value, text })
+    let tied: Vec<String> =
+        values().filter(|(_, v)| rate(Some(*v)) == text).map(|(r, _)| r.name.clone()).collect();
+    Some(Extreme { names: list(&tied), count: tied.len(), tied, value, text })
 }
 
 /// The findings of one document, for readers who never saw the tool.
@@ -62,7 +66,10 @@ pub(crate) fn findings(document: &Document) -> Vec<Finding> {
     let runs = named(document);
     let finding = |lead: &str, text: String| Finding { lead: lead.to_owned(), text };
     if runs.is_empty() {
-        return vec![finding("No runs.", "This result holds no run, so there is nothing to compare.".into())];
+        return vec![finding(
+            "No runs.",
+            "This result holds no run, so there is nothing to compare.".into(),
+        )];
     }
     let mut out = vec![finding("IOTLB hits.", hits(&runs))];
     if runs.iter().any(|r| r.m.requests > 0) {
@@ -121,8 +128,12 @@ fn hits(runs: &[Named<'_>]) -> String {
     if let Some((share, cause)) =
         with_dma.iter().max_by_key(|r| r.run.counters.iotlb.misses).and_then(|r| main_cause(r.run))
     {
-        let whose = if runs.len() > 1 && low_text != high_text { " where they are most" } else { "" };
-        text.push_str(&format!(" The main cause of misses{whose}: {cause} ({}).", percent_sign(Some(share))));
+        let whose =
+            if runs.len() > 1 && low_text != high_text { " where they are most" } else { "" };
+        text.push_str(&format!(
+            " The main cause of misses{whose}: {cause} ({}).",
+            percent_sign(Some(share))
+        ));
     }
     text
 }
@@ -144,12 +155,13 @@ fn main_cause(run: &RunResult) -> Option<(f64, &'static str)> {
 fn walks(runs: &[Named<'_>]) -> String {
     let per_dma = |r: &Named<'_>| r.m.reads_per_dma;
     let per_miss = |r: &Named<'_>| r.m.reads_per_miss;
-    let (Some(few), Some(many)) = (extreme(runs, false, per_dma), extreme(runs, true, per_dma)) else {
+    let (Some(few), Some(many)) = (extreme(runs, false, per_dma), extreme(runs, true, per_dma))
+    else {
         return "No request was translated.".into();
     };
     let faulted = |names: &str| {
         let hit = runs.iter().any(|r| r.name == names && r.m.faults > 0);
-        if hit { ", some of whose requests faulted instead of being translated" } else { "" }
+        if hit { "; some of its requests faulted instead of being translated" } else { "" }
     };
     let mut text = if runs.len() == 1 {
         format!("A translation request cost {} table reads on average.", few.text)
@@ -157,7 +169,7 @@ fn walks(runs: &[Named<'_>]) -> String {
         format!("All configurations read {} table entries per request.", few.text)
     } else {
         format!(
-            "{} {} fewest table entries per request ({}){}; {} {} most ({}{}).",
+            "{} {} fewest table entries per request ({}{}); {} {} most ({}{}).",
             few.names,
             if few.count == 1 { "reads" } else { "read" },
             few.text,
@@ -172,8 +184,26 @@ fn walks(runs: &[Named<'_>]) -> String {
             },
         )
     };
+    let nests = |r: &Named<'_>| config::nesting(r.run) != Nesting::None;
+    let no_nesting_wins = runs.iter().filter(|r| rate(per_dma(r)) == few.text).all(|r| !nests(r));
+    if few.text != many.text
+        && no_nesting_wins
+        && let Some(nested) = extreme(runs, false, |r| per_dma(r).filter(|_| nests(r)))
+        && nested.text != many.text
+    {
+        text.push_str(&format!(
+            " Of the configurations that nest, {} {} fewest ({}{}).",
+            nested.names,
+            if nested.count == 1 { "reads" } else { "read" },
+            nested.text,
+            faulted(&nested.names)
+        ));
+    }
     let of = |kind: Nesting| {
-        runs.iter().filter(|r| config::nesting(r.run) == kind).filter_map(per_miss).fold(None, range)
+        runs.iter()
+            .filter(|r| config::nesting(r.run) == kind)
+            .filter_map(per_miss)
+            .fold(None, range)
     };
     if let (Some(hw), Some(sw)) = (of(Nesting::Hardware), of(Nesting::Software)) {
         text.push_str(&format!(
@@ -201,7 +231,7 @@ type Pick = fn(&Named<'_>) -> Option<f64>;
 const VMM_WORK: [(&str, Pick); 3] = [
     ("traps", |r| r.m.traps),
     ("shadow changes", |r| r.m.shadow_changes()),
-    ("guest table entries read", |r| r.m.vmm_pte_reads),
+    ("table entries read by the VMM", |r| r.m.vmm_pte_reads),
 ];
 
 /// The largest of each kind of VMM work, without the kinds that are all zero.
@@ -239,14 +269,20 @@ fn vmm(runs: &[Named<'_>]) -> String {
             amounts()
         )
     } else {
-        let v: Vec<String> =
-            most.iter().map(|(what, e)| format!("most {what} in {} ({})", e.names, e.text)).collect();
-        let joined = list(&v);
-        format!("Per 1,000 requests: {joined}.")
+        let v: Vec<String> = most
+            .iter()
+            .map(|(what, e)| {
+                let verb = if e.count == 1 { "has" } else { "have" };
+                format!("{} {verb} most {what} ({})", e.names, e.text)
+            })
+            .collect();
+        format!("Counted per 1,000 requests, {}.", v.join("; "))
     };
     let without: Vec<&str> = runs
         .iter()
-        .filter(|r| config::nesting(r.run) != Nesting::Software && r.m.shadow_changes() == Some(0.0))
+        .filter(|r| {
+            config::nesting(r.run) != Nesting::Software && r.m.shadow_changes() == Some(0.0)
+        })
         .map(|r| r.name.as_str())
         .collect();
     if !without.is_empty() && runs.len() > 1 {
@@ -324,6 +360,20 @@ pub(crate) fn fault_reason(document: &Document, run: &RunResult) -> Option<(&'st
     }
 }
 
+/// A name for a line of a terminal.
+pub(crate) fn short_name(name: &str) -> Cow<'_, str> {
+    truncate(name, 28)
+}
+
+/// At most two names, then how many more there are.
+fn short_names(e: &Extreme) -> String {
+    let names: Vec<Cow<'_, str>> = e.tied.iter().map(|n| short_name(n)).collect();
+    match names.as_slice() {
+        [a, _, _, ..] => format!("{a} and {} more", names.len() - 1),
+        few => list(few),
+    }
+}
+
 /// Two to four lines for a terminal (not wrapped).
 pub(crate) fn brief(document: &Document) -> Vec<String> {
     let runs = named(document);
@@ -332,32 +382,43 @@ pub(crate) fn brief(document: &Document) -> Vec<String> {
     }
     let mut out = Vec::new();
     let per_dma = |r: &Named<'_>| r.m.reads_per_dma;
-    if let (Some(few), Some(many)) = (extreme(&runs, false, per_dma), extreme(&runs, true, per_dma)) {
+    if let (Some(few), Some(many)) = (extreme(&runs, false, per_dma), extreme(&runs, true, per_dma))
+    {
         out.push(if few.text == many.text {
             format!("Walk reads per DMA: {} in all.", few.text)
         } else {
             format!(
                 "Walk reads per DMA: fewest {} ({}), most {} ({}).",
-                few.names, few.text, many.names, many.text
+                short_names(&few),
+                few.text,
+                short_names(&many),
+                many.text
             )
         });
     } else {
         out.push("The trace holds no DMA: rates are undefined (-).".into());
     }
     let most = vmm_extremes(&runs);
-    out.push(if most.is_empty() {
-        "VMM: no traps and no shadow work.".into()
-    } else {
-        let v: Vec<String> =
-            most.iter().map(|(what, e)| format!("most {what} {} ({})", e.names, e.text)).collect();
-        format!("VMM, per 1,000 DMA: {}.", v.join("; "))
-    });
+    if !most.is_empty() {
+        let what = ["traps", "shadow changes", "PTE reads"];
+        let v: Vec<String> = VMM_WORK
+            .iter()
+            .zip(what)
+            .filter_map(|((long, _), short)| {
+                Some((short, &most.iter().find(|(w, _)| w == long)?.1))
+            })
+            .map(|(short, e)| format!("most {short} {} ({})", short_names(e), e.text))
+            .collect();
+        out.push(format!("VMM, per 1,000 DMA: {}.", v.join("; ")));
+    } else if runs.iter().any(|r| r.m.requests > 0) {
+        out.push("VMM: no traps and no shadow work.".into());
+    }
     let faulty: Vec<String> = runs
         .iter()
         .filter(|r| r.m.faults > 0)
         .map(|r| match fault_reason(document, r.run) {
-            Some((short, _)) => format!("{} {} ({short})", r.name, thousands(r.m.faults)),
-            None => format!("{} {}", r.name, thousands(r.m.faults)),
+            Some((why, _)) => format!("{} {} ({why})", short_name(&r.name), thousands(r.m.faults)),
+            None => format!("{} {}", short_name(&r.name), thousands(r.m.faults)),
         })
         .collect();
     out.push(if faulty.is_empty() {

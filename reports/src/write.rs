@@ -44,6 +44,13 @@ pub fn write_all(dir: &Path, documents: &[Document]) -> Result<Written> {
     }
     let folder = |source| Error::Folder { path: dir.to_owned(), source };
     std::fs::create_dir_all(dir).map_err(folder)?;
+    for (name, _) in &texts {
+        let path = dir.join(name);
+        if path.is_dir() {
+            let source = std::io::Error::from(std::io::ErrorKind::IsADirectory);
+            return Err(Error::Write { path, source });
+        }
+    }
     // All temporary files first: if one fails, nothing was replaced.
     let mut pending = Vec::with_capacity(texts.len());
     for (name, text) in &texts {

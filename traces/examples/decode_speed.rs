@@ -1,6 +1,6 @@
 //! Measures writing and decoding of a trace file.
 //!
-//!     cargo run --release -p ioasim-traces --example decode_speed [TRACE]
+//!     cargo run --release -p ioasim-traces --example decode_speed [TRACE [--stats]]
 //!
 //! Without TRACE it writes a synthetic one of 2 M events to a temporary
 //! directory: an NVMe and a NIC behind strict unmapping, with rings that are
@@ -79,7 +79,7 @@ impl Random {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) * n >> 32
+        ((self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) * n) >> 32
     }
 }
 

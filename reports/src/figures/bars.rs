@@ -2,7 +2,7 @@
 
 use super::Size;
 use super::axis;
-use super::canvas::{Anchor, Canvas, Frame, draw};
+use super::canvas::{Anchor, Canvas, Frame, draw, text_width};
 use super::palette::Role;
 use crate::error::Result;
 
@@ -58,13 +58,14 @@ struct Layout {
 impl Bars {
     /// The figure's SVG.
     pub(super) fn svg(&self, size: Size) -> Result<String> {
-        // Text is measured before the drawing exists, so by the same estimate.
         let text = size.text();
-        let measure = |s: &str| (crate::format::width(s) as f64 * f64::from(text) * 0.56).ceil() as i32;
+        let measure = |s: &str| text_width(s, text);
         let wide = size == Size::Wide;
         let longest = self.rows.iter().map(|n| measure(n)).max().unwrap_or(0);
-        let names = if wide { (longest + 12).min(210) } else { 0 };
-        let ends = self.panels.iter().flat_map(|p| &p.bars).map(|b| measure(&b.end)).max().unwrap_or(0) + 10;
+        let names = if wide { (longest + 12).min(230) } else { 0 };
+        let ends =
+            self.panels.iter().flat_map(|p| &p.bars).map(|b| measure(&b.end)).max().unwrap_or(0)
+                + 10;
         let columns = if wide { self.columns.max(1).min(self.panels.len()) as i32 } else { 1 };
         let gap = 20;
         let plot = (size.width() - names - columns * ends - (columns - 1) * gap) / columns;
@@ -75,17 +76,20 @@ impl Bars {
             ends,
             columns,
             gap,
-            row: if wide { 24 } else { 42 },
+            row: if wide { 24 } else { 48 },
             bar: if wide { 14 } else { 16 },
             title: if titled { text + 12 } else { 0 },
             axis: text + 10,
         };
         let key = self.key_layout(size.width(), text, &measure);
-        let key_height = key.last().map_or(0, |(_, y)| y + text + 10);
-        let panel_height =
-            layout.title + layout.row * self.rows.len() as i32 + 4 + layout.axis + if titled { 10 } else { 0 };
+        let key_height = key.last().map_or(0, |(_, y)| y + text + if titled { 18 } else { 10 });
+        let panel_height = layout.title
+            + layout.row * self.rows.len() as i32
+            + 4
+            + layout.axis
+            + if titled { 22 } else { 0 };
         let lines = (self.panels.len() as i32 + columns - 1) / columns;
-        let height = key_height + lines * panel_height;
+        let height = key_height + lines * panel_height - if titled { 22 } else { 0 };
         draw(self.figure, (size.width(), height), text, |c| {
             for ((label, role), (x, y)) in self.key.iter().zip(&key) {
                 let middle = y + text / 2 + 2;
@@ -135,7 +139,8 @@ impl Bars {
         }
         let top = y0 + l.title;
         let bottom = top + l.row * self.rows.len() as i32 + 4;
-        let largest = panel.max.unwrap_or_else(|| panel.bars.iter().map(Bar::total).fold(0.0, f64::max));
+        let largest =
+            panel.max.unwrap_or_else(|| panel.bars.iter().map(Bar::total).fold(0.0, f64::max));
         let target = if l.columns > 1 { 3 } else { size.ticks() };
         let ticks = axis::from_zero(largest, target);
         let end = ticks.last().copied().unwrap_or(1.0);
@@ -151,9 +156,15 @@ impl Bars {
         }
         for (i, (name, bar)) in self.rows.iter().zip(&panel.bars).enumerate() {
             let row = top + l.row * i as i32;
-            let middle = if l.names > 0 { row + l.row / 2 + 2 } else { row + l.row - l.bar / 2 - 1 };
+            let middle =
+                if l.names > 0 { row + l.row / 2 + 2 } else { row + l.row - l.bar / 2 - 1 };
             if l.names == 0 {
-                c.text((x0, row + c.text / 2 + 3), &c.fit(name, l.plot + l.ends), Anchor::Start, Role::Ink)?;
+                c.text(
+                    (x0, middle - l.bar / 2 - c.text / 2 - 4),
+                    &c.fit(name, l.plot + l.ends),
+                    Anchor::Start,
+                    Role::Ink,
+                )?;
             } else if first {
                 c.text((x0 - 10, middle), &c.fit(name, l.names - 10), Anchor::End, Role::Ink)?;
             }

@@ -48,6 +48,21 @@ pub(super) struct Frame {
     pub y1: i32,
 }
 
+/// Width of an average character as a share of the text's height. Browsers
+/// choose the font, so this is an upper estimate for common system fonts.
+const CHARACTER: f64 = 0.59;
+
+/// About how wide a text of this height is.
+pub(super) fn text_width(text: &str, height: i32) -> i32 {
+    (crate::format::width(text) as f64 * f64::from(height) * CHARACTER).ceil() as i32
+}
+
+/// About how many characters of this height fit into `width`.
+pub(super) fn columns(width: i32, height: i32) -> usize {
+    // A little more than exactly, so that a measured text fits its own width.
+    ((f64::from(width) + 1.0) / (f64::from(height) * CHARACTER)).max(1.0) as usize
+}
+
 /// Draws a figure and returns its SVG.
 pub(super) fn draw(
     figure: &'static str,
@@ -57,7 +72,8 @@ pub(super) fn draw(
 ) -> Result<String> {
     let mut svg = String::new();
     {
-        let area = SVGBackend::with_string(&mut svg, (width as u32, height as u32)).into_drawing_area();
+        let area =
+            SVGBackend::with_string(&mut svg, (width as u32, height as u32)).into_drawing_area();
         let canvas = Canvas { area, figure, text };
         paint(&canvas)?;
         canvas.area.present().map_err(|e| canvas.failed(e))?;
@@ -81,21 +97,41 @@ impl<'a> Canvas<'a> {
 
     /// A line through points.
     pub(super) fn line(&self, points: &[(i32, i32)], role: Role, width: u32) -> Result<()> {
-        let style = ShapeStyle { color: role.sentinel().to_rgba(), filled: false, stroke_width: width };
+        let style =
+            ShapeStyle { color: role.sentinel().to_rgba(), filled: false, stroke_width: width };
         self.area.draw(&PathElement::new(points.to_vec(), style)).map_err(|e| self.failed(e))
     }
 
     /// Text, vertically centred on the point.
-    pub(super) fn text(&self, at: (i32, i32), text: &str, anchor: Anchor, role: Role) -> Result<()> {
+    pub(super) fn text(
+        &self,
+        at: (i32, i32),
+        text: &str,
+        anchor: Anchor,
+        role: Role,
+    ) -> Result<()> {
         self.label(at, text, anchor, role, false)
     }
 
     /// Bold text, vertically centred on the point.
-    pub(super) fn bold(&self, at: (i32, i32), text: &str, anchor: Anchor, role: Role) -> Result<()> {
+    pub(super) fn bold(
+        &self,
+        at: (i32, i32),
+        text: &str,
+        anchor: Anchor,
+        role: Role,
+    ) -> Result<()> {
         self.label(at, text, anchor, role, true)
     }
 
-    fn label(&self, at: (i32, i32), text: &str, anchor: Anchor, role: Role, bold: bool) -> Result<()> {
+    fn label(
+        &self,
+        at: (i32, i32),
+        text: &str,
+        anchor: Anchor,
+        role: Role,
+        bold: bool,
+    ) -> Result<()> {
         use plotters::style::FontStyle;
         let h = match anchor {
             Anchor::Start => HPos::Left,
@@ -105,38 +141,45 @@ impl<'a> Canvas<'a> {
         // plotters' SVG backend divides font sizes by 1.24.
         let size = f64::from(self.text) * 1.24;
         let style = if bold { FontStyle::Bold } else { FontStyle::Normal };
+        let colour = role.sentinel();
         let style = ("sans-serif", size, style)
             .into_text_style(&self.area)
-            .color(&role.sentinel())
+            .color(&colour)
             .pos(Pos::new(h, VPos::Center));
         self.area.draw(&Text::new(clean(text).into_owned(), at, style)).map_err(|e| self.failed(e))
     }
 
-    /// About how wide a text is. Browsers choose the font, so it is an upper
-    /// estimate for common system fonts.
+    /// About how wide a text is; see [`text_width`].
     pub(super) fn text_width(&self, text: &str) -> i32 {
-        (crate::format::width(text) as f64 * f64::from(self.text) * 0.56).ceil() as i32
+        text_width(text, self.text)
     }
 
     /// The text, shortened to about `width`.
     pub(super) fn fit(&self, text: &str, width: i32) -> String {
-        let columns = f64::from(width) / (f64::from(self.text) * 0.56);
-        truncate(&clean(text), columns.max(1.0) as usize).into_owned()
+        truncate(&clean(text), columns(width, self.text)).into_owned()
     }
 
     /// A chart with data coordinates inside `frame`.
-    pub(super) fn chart(&self, frame: Frame, x: (f64, f64), y: (f64, f64)) -> Result<Chart<'a, '_>> {
+    pub(super) fn chart(
+        &self,
+        frame: Frame,
+        x: (f64, f64),
+        y: (f64, f64),
+    ) -> Result<Chart<'a, '_>> {
         let area = self.area.clone().shrink(
             (frame.x0, frame.y0),
             ((frame.x1 - frame.x0) as u32, (frame.y1 - frame.y0) as u32),
         );
-        ChartBuilder::on(&area)
-            .build_cartesian_2d(x.0..x.1, y.0..y.1)
-            .map_err(|e| self.failed(e))
+        ChartBuilder::on(&area).build_cartesian_2d(x.0..x.1, y.0..y.1).map_err(|e| self.failed(e))
     }
 
     /// A curve in a chart.
-    pub(super) fn curve(&self, chart: &mut Chart<'a, '_>, points: Vec<(f64, f64)>, role: Role) -> Result<()> {
+    pub(super) fn curve(
+        &self,
+        chart: &mut Chart<'a, '_>,
+        points: Vec<(f64, f64)>,
+        role: Role,
+    ) -> Result<()> {
         let style = ShapeStyle { color: role.sentinel().to_rgba(), filled: false, stroke_width: 2 };
         chart
             .draw_series(std::iter::once(PathElement::new(points, style)))
@@ -184,8 +227,13 @@ fn restyle(svg: &str) -> String {
             drop_attribute(&mut line, " font-family=\"");
             drop_attribute(&mut line, " font-size=\"");
             for (hex, class) in &classes {
-                line = line.replacen(&format!(" fill=\"{hex}\""), &format!(" class=\"f {class}\""), 1);
-                line = line.replacen(&format!(" stroke=\"{hex}\""), &format!(" class=\"l {class}\""), 1);
+                line =
+                    line.replacen(&format!(" fill=\"{hex}\""), &format!(" class=\"f {class}\""), 1);
+                line = line.replacen(
+                    &format!(" stroke=\"{hex}\""),
+                    &format!(" class=\"l {class}\""),
+                    1,
+                );
             }
             line = line.replace(" \"", "\"");
         }

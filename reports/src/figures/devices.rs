@@ -54,18 +54,20 @@ pub(super) fn figure(runs: &[Named<'_>]) -> Result<Option<Figure>> {
         key: KEY.to_vec(),
         columns: 2,
     };
-    let mut caption = caption(runs, shown);
+    let caption = caption(runs, shown);
+    let mut note = String::new();
     if busy.len() > shown.len() {
-        caption.push_str(&format!(
-            " The {} busiest of {} devices are drawn; the table has all.",
+        note = format!(
+            "The {} busiest of {} devices are drawn; the table has all.",
             shown.len(),
             busy.len()
-        ));
+        );
     }
     Ok(Some(Figure {
         id: ID,
         title: "Misses by device and cause, per 1,000 DMA of the device".into(),
         caption,
+        note,
         wide: figure.svg(Size::Wide)?,
         narrow: figure.svg(Size::Narrow)?,
         table: table(runs, &devices),
@@ -92,7 +94,10 @@ fn find<'a>(run: &Named<'a>, device: &str) -> Option<&'a DeviceCounters> {
 
 fn caption(runs: &[Named<'_>], shown: &[&(String, u64)]) -> String {
     let rate_of = |name: &str| {
-        let rates = runs.iter().filter_map(|r| find(r, name)).filter_map(|d| per_1000(d.misses, d.requests));
+        let rates = runs
+            .iter()
+            .filter_map(|r| find(r, name))
+            .filter_map(|d| per_1000(d.misses, d.requests));
         rates.fold(0.0, f64::max)
     };
     let rates: Vec<(f64, &str)> =
@@ -100,7 +105,9 @@ fn caption(runs: &[Named<'_>], shown: &[&(String, u64)]) -> String {
     let most = rates.iter().copied().reduce(|a, b| if b.0 > a.0 { b } else { a });
     let least = rates.iter().copied().reduce(|a, b| if b.0 < a.0 { b } else { a });
     match (most, least) {
-        (Some((high, device)), Some((low, other))) if rates.len() > 1 && rate(Some(high)) != rate(Some(low)) => {
+        (Some((high, device)), Some((low, other)))
+            if rates.len() > 1 && rate(Some(high)) != rate(Some(low)) =>
+        {
             format!(
                 "Device {} misses most, at worst {} times per 1,000 DMA; {} least ({}).",
                 clean(device),
@@ -113,7 +120,11 @@ fn caption(runs: &[Named<'_>], shown: &[&(String, u64)]) -> String {
             format!("All devices miss alike, at worst {} times per 1,000 DMA.", rate(Some(high)))
         }
         (Some((high, device)), _) => {
-            format!("Device {} misses at worst {} times per 1,000 DMA.", clean(device), rate(Some(high)))
+            format!(
+                "Device {} misses at worst {} times per 1,000 DMA.",
+                clean(device),
+                rate(Some(high))
+            )
         }
         _ => String::new(),
     }

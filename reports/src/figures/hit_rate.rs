@@ -4,7 +4,7 @@ use super::bars::{Bar, Bars, Panel};
 use super::palette::{Role, slots};
 use super::{DataTable, Figure, Size};
 use crate::error::Result;
-use crate::format::{percent, percent_sign, thousands};
+use crate::format::{list, percent, percent_sign, thousands};
 use crate::summary::Named;
 
 const ID: &str = "hit-rate";
@@ -57,21 +57,37 @@ pub(super) fn figure(runs: &[Named<'_>]) -> Result<Option<Figure>> {
             ),
         }
     } else {
+        let names = |wanted: f64| {
+            let same = |r: &&Named<'_>| percent(r.m.hit_rate) == percent(Some(wanted));
+            list(&runs.iter().filter(same).map(|r| r.name.as_str()).collect::<Vec<_>>())
+        };
         format!(
-            "{:.1} percentage points lie between the best and the worst hit rate.",
-            (high - low) * 100.0
+            "Best hit rate: {}, {}; worst: {}, {}.",
+            names(high),
+            percent_sign(Some(high)),
+            names(low),
+            percent_sign(Some(low))
         )
     };
     Ok(Some(Figure {
         id: ID,
         title: "IOTLB hit rate, % of look-ups".into(),
         caption,
+        note: String::new(),
         wide: figure.svg(Size::Wide)?,
         narrow: figure.svg(Size::Narrow)?,
         table: DataTable {
-            columns: ["configuration", "look-ups", "hits", "misses", "hit rate, %", "evictions", "invalidated"]
-                .map(String::from)
-                .to_vec(),
+            columns: [
+                "configuration",
+                "look-ups",
+                "hits",
+                "misses",
+                "hit rate, %",
+                "evictions",
+                "invalidated",
+            ]
+            .map(String::from)
+            .to_vec(),
             rows,
         },
         readout: None,

@@ -1,6 +1,6 @@
 //! Hit rate over the time of the trace.
 
-use super::canvas::{Anchor, Canvas, Frame, draw};
+use super::canvas::{Anchor, Canvas, Frame, draw, text_width};
 use super::palette::{Role, Slot, slots};
 use super::timeline::Timeline;
 use super::{DataTable, Figure, Readout, Size, axis};
@@ -14,6 +14,9 @@ const ID: &str = "hit-rate-time";
 
 /// Most curves in the plot.
 const CURVES: usize = 8;
+
+/// Requests that an interval needs for a rate worth drawing.
+const REQUESTS: u64 = 100;
 
 /// Names listed at one curve.
 const NAMES: usize = 5;
@@ -35,8 +38,9 @@ impl Curve {
         out
     }
 
-    fn last(&self) -> Option<f64> {
-        self.values.iter().rev().copied().flatten().next()
+    /// Bucket and value of the last point.
+    fn last(&self) -> Option<(usize, f64)> {
+        self.values.iter().enumerate().rev().find_map(|(i, v)| Some((i, (*v)?)))
     }
 
     fn mean(&self) -> f64 {
@@ -52,10 +56,12 @@ pub(super) fn figure(document: &Document, runs: &[Named<'_>]) -> Result<Option<F
     if time.buckets < 2 || rates.iter().flatten().flatten().next().is_none() {
         return Ok(None);
     }
-    let distinct = curves(runs, &rates);
-    let drawn = choose(&distinct);
     let volume = runs.first().map(|r| time.sum(r.run.series.interval_ns, &r.run.series.requests));
-    let plot = Plot { time: &time, curves: &drawn, volume: &volume.unwrap_or_default() };
+    let volume = volume.unwrap_or_default();
+    let (busy, idle) = without_idle(&rates, &volume);
+    let distinct = curves(runs, &busy);
+    let drawn = choose(&distinct);
+    let plot = Plot { time: &time, curves: &drawn, volume: &volume };
     let (wide, wide_extent) = plot.svg(Size::Wide)?;
     let (narrow, narrow_extent) = plot.svg(Size::Narrow)?;
     let mut columns = vec![time.head(), "requests".to_owned()];
@@ -70,7 +76,8 @@ pub(super) fn figure(document: &Document, runs: &[Named<'_>]) -> Result<Option<F
     Ok(Some(Figure {
         id: ID,
         title: format!("IOTLB hit rate over the trace, % of look-ups per {}", time.bucket()),
-        caption: caption(&distinct, drawn.len(), &time),
+        caption: caption(&distinct),
+        note: note(&distinct, drawn.len(), idle, &time),
         wide,
         narrow,
         table: DataTable { columns, rows },
@@ -82,6 +89,28 @@ fn rates(time: &Timeline<'_>, run: &Named<'_>) -> Vec<Option<f64>> {
     let s = &run.run.series;
     let (hits, requests) = (time.sum(s.interval_ns, &s.hits), time.sum(s.interval_ns, &s.requests));
     hits.iter().zip(&requests).map(|(h, n)| ratio(*h, *n).map(|r| r * 100.0)).collect()
+}
+
+/// The rates without those of nearly idle intervals, whose few requests would
+/// make a curve jump, and whether there were any. A trace that consists of
+/// such intervals is left as it is.
+fn without_idle(rates: &[Vec<Option<f64>>], volume: &[u64]) -> (Vec<Vec<Option<f64>>>, bool) {
+    let sum = |values: &mut dyn Iterator<Item = u64>| values.fold(0, u64::saturating_add);
+    let all = sum(&mut volume.iter().copied());
+    let kept = sum(&mut volume.iter().copied().filter(|n| *n >= REQUESTS));
+    let least = if kept > all / 2 { REQUESTS } else { 0 };
+    let mut idle = false;
+    let busy = rates
+        .iter()
+        .map(|values| {
+            let keep = |(v, n): (&Option<f64>, &u64)| {
+                idle |= v.is_some() && *n < least;
+                v.filter(|_| *n >= least)
+            };
+            values.iter().zip(volume).map(keep).collect()
+        })
+        .collect();
+    (busy, idle)
 }
 
 fn curves(runs: &[Named<'_>], rates: &[Vec<Option<f64>>]) -> Vec<Curve> {
@@ -108,29 +137,39 @@ fn choose(curves: &[Curve]) -> Vec<&Curve> {
     picked.iter().map(|i| &curves[*i]).collect()
 }
 
-fn caption(distinct: &[Curve], drawn: usize, time: &Timeline<'_>) -> String {
+fn caption(distinct: &[Curve]) -> String {
     let values = || distinct.iter().flat_map(|c| c.values.iter().flatten().copied());
     let low = values().fold(f64::INFINITY, f64::min);
     let high = values().fold(0.0, f64::max);
     let span = |v: f64| percent_sign(Some(v / 100.0));
-    let mut text = if distinct.len() == 1 && distinct[0].names.len() > 1 {
+    if distinct.len() == 1 && distinct[0].names.len() > 1 {
         format!(
             "All configurations have the same curve; it moves between {} and {}.",
             span(low),
             span(high)
         )
     } else {
-        format!("Within an interval the hit rate lies between {} and {}.", span(low), span(high))
-    };
+        format!("Over the trace the hit rate moves between {} and {}.", span(low), span(high))
+    }
+}
+
+fn note(distinct: &[Curve], drawn: usize, idle: bool, time: &Timeline<'_>) -> String {
+    let mut text = String::from("The vertical axis does not start at zero.");
+    if idle {
+        text.push_str(&format!(" Intervals with fewer than {REQUESTS} requests are not drawn."));
+    }
     if distinct.len() > 1 && distinct.iter().any(|c| c.names.len() > 1) {
         text.push_str(" Equal curves are drawn once, under all their names.");
     }
     if drawn < distinct.len() {
-        text.push_str(&format!(" {drawn} of {} curves are drawn; the table has all.", distinct.len()));
+        text.push_str(&format!(
+            " {drawn} of {} curves are drawn; the table has all.",
+            distinct.len()
+        ));
     }
-    text.push_str(" The vertical axis does not start at zero.");
     if time.has_marks() {
-        text.push_str(" Dotted vertical lines are the trace's markers.");
+        text.push(' ');
+        text.push_str(&time.marks_note());
     }
     text
 }
@@ -147,8 +186,8 @@ impl Plot<'_> {
         let text = size.text();
         let wide = size == Size::Wide;
         let line = text + 4;
-        let measure = |s: &String| (crate::format::width(s) as f64 * f64::from(text) * 0.56) as i32;
-        let longest = self.curves.iter().flat_map(|c| c.labels()).map(|l| measure(&l)).max().unwrap_or(0);
+        let measure = |s: String| text_width(&s, text);
+        let longest = self.curves.iter().flat_map(|c| c.labels()).map(measure).max().unwrap_or(0);
         let labels: i32 = self.curves.iter().map(|c| c.labels().len() as i32).sum();
         // Wide: names at the curves' ends. Narrow: a key above the plot.
         let right = if wide { (longest + 62).min(260) } else { 6 };
@@ -175,9 +214,12 @@ impl Plot<'_> {
         let all = || self.curves.iter().flat_map(|c| c.values.iter().flatten().copied());
         let (low, high) = (all().fold(f64::INFINITY, f64::min), all().fold(0.0, f64::max));
         let room = ((high - low) * 0.08).max(0.5);
-        let ticks = axis::between((low - room).max(0.0), (high + room).min(100.0), size.ticks() - 1);
+        let ticks =
+            axis::between((low - room).max(0.0), (high + room).min(100.0), size.ticks() - 1);
         let (bottom, top) = (ticks[0], ticks[ticks.len() - 1]);
-        let y = |v: f64| frame.y1 - ((v - bottom) / (top - bottom) * f64::from(frame.y1 - frame.y0)) as i32;
+        let y = |v: f64| {
+            frame.y1 - ((v - bottom) / (top - bottom) * f64::from(frame.y1 - frame.y0)) as i32
+        };
         for (tick, label) in ticks.iter().zip(axis::labels(&ticks)) {
             c.line(&[(frame.x0, y(*tick)), (frame.x1, y(*tick))], Role::Grid, 1)?;
             c.text((frame.x0 - 6, y(*tick)), &label, Anchor::End, Role::Quiet)?;
@@ -205,15 +247,23 @@ impl Plot<'_> {
     /// Names at the right of the curves, moved apart where they would overlap.
     fn end_labels(&self, c: &Canvas<'_>, frame: Frame, y: &dyn Fn(f64) -> i32) -> Result<()> {
         let line = c.text + 4;
-        let mut blocks: Vec<(&Curve, i32, i32)> = self
+        let (_, end) = self.time.extent();
+        let x = |i: usize| {
+            let share = self.time.middle(i) / end;
+            frame.x0 + (share * f64::from(frame.x1 - frame.x0)).round() as i32
+        };
+        let mut blocks: Vec<(&Curve, (i32, i32), i32)> = self
             .curves
             .iter()
-            .filter_map(|curve| Some((*curve, y(curve.last()?), curve.labels().len() as i32 * line)))
+            .filter_map(|curve| {
+                let (i, v) = curve.last()?;
+                Some((*curve, (x(i), y(v)), curve.labels().len() as i32 * line))
+            })
             .collect();
-        blocks.sort_by_key(|(_, at, _)| *at);
+        blocks.sort_by_key(|(_, (_, at), _)| *at);
         let mut tops: Vec<i32> = Vec::with_capacity(blocks.len());
         let mut free = frame.y0 - 8;
-        for (_, at, height) in &blocks {
+        for (_, (_, at), height) in &blocks {
             let top = (at - height / 2).max(free);
             tops.push(top);
             free = top + height + 6;
@@ -224,10 +274,10 @@ impl Plot<'_> {
             *top = (*top).min(limit - height);
             limit = *top - 6;
         }
-        for ((curve, at, height), top) in blocks.iter().zip(&tops) {
+        for ((curve, (last, at), height), top) in blocks.iter().zip(&tops) {
             let middle = top + height / 2;
             let x = frame.x1;
-            c.line(&[(x + 4, *at), (x + 20, middle)], Role::Grid, 1)?;
+            c.line(&[(last + 3, *at), (x + 2, *at), (x + 18, middle)], Role::Lead, 1)?;
             c.line(&[(x + 22, middle), (x + 48, middle)], Role::Run(curve.slot), 2)?;
             for (i, label) in curve.labels().iter().enumerate() {
                 let y = top + line * i as i32 + line / 2;

@@ -69,6 +69,7 @@ pub(super) fn figure(runs: &[Named<'_>]) -> Result<Option<Figure>> {
         id: ID,
         title: "IOTLB misses by cause, per 1,000 DMA".into(),
         caption: caption(runs),
+        note: String::new(),
         wide: figure.svg(Size::Wide)?,
         narrow: figure.svg(Size::Narrow)?,
         table: DataTable {

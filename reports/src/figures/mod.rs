@@ -29,6 +29,8 @@ pub(crate) struct Figure {
     pub title: String,
     /// What it says.
     pub caption: String,
+    /// How to read it, if that is not plain.
+    pub note: String,
     /// SVG for wide pages.
     pub wide: String,
     /// SVG for narrow pages.

@@ -48,6 +48,8 @@ pub(crate) enum Role {
     Grid,
     /// The zero line.
     Axis,
+    /// A line from a curve to its name.
+    Lead,
     /// Marker lines of the trace.
     Mark,
     /// Volume behind a curve.
@@ -56,15 +58,18 @@ pub(crate) enum Role {
     Run(Slot),
     /// A configuration, as the translucent area below its curve.
     RunArea(Slot),
+    /// A configuration, as the solid upper edge of its area.
+    RunEdge(Slot),
     /// A miss cause: cold, capacity, conflict, invalidation.
     Cause(u8),
 }
 
-const PLAIN: [(Role, &str); 6] = [
+const PLAIN: [(Role, &str); 7] = [
     (Role::Ink, "ink"),
     (Role::Quiet, "quiet"),
     (Role::Grid, "grid"),
     (Role::Axis, "axis"),
+    (Role::Lead, "lead"),
     (Role::Mark, "mark"),
     (Role::Shade, "shade"),
 ];
@@ -78,6 +83,7 @@ impl Role {
         let code = match self {
             Role::Run(slot) => 0x20 + slot.0,
             Role::RunArea(slot) => 0x30 + slot.0,
+            Role::RunEdge(slot) => 0x50 + slot.0,
             Role::Cause(i) => 0x40 + i,
             plain => PLAIN.iter().position(|(r, _)| *r == plain).map_or(0, |i| i as u8),
         };
@@ -96,6 +102,7 @@ pub(super) fn classes() -> Vec<(String, String)> {
     for (i, name) in SLOTS.iter().enumerate() {
         out.push((hex(Role::Run(Slot(i as u8))), format!("r-{name}")));
         out.push((hex(Role::RunArea(Slot(i as u8))), format!("a-{name}")));
+        out.push((hex(Role::RunEdge(Slot(i as u8))), format!("e-{name}")));
     }
     for i in 0..4 {
         out.push((hex(Role::Cause(i)), format!("c{i}")));
@@ -120,6 +127,6 @@ mod tests {
         let n = hex.len();
         hex.sort();
         hex.dedup();
-        assert_eq!((hex.len(), n), (30, 30));
+        assert_eq!((hex.len(), n), (41, 41));
     }
 }

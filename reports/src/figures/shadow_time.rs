@@ -1,19 +1,22 @@
 //! Changes of the shadow over the time of the trace.
 
-use super::canvas::{Anchor, Canvas, Frame, draw};
+use super::canvas::{Anchor, Canvas, Frame, columns, draw};
 use super::hit_rate_time::steps;
 use super::palette::{Role, Slot, slots};
 use super::timeline::Timeline;
 use super::{DataTable, Figure, Readout, Size};
 use crate::document::Document;
 use crate::error::Result;
-use crate::format::{list, short_count};
+use crate::format::{list, short_count, wrap};
 use crate::summary::Named;
 
 const ID: &str = "shadow-time";
 
 /// Most panels drawn; the table has all runs.
 const PANELS: usize = 8;
+
+/// Names listed above one panel.
+const NAMES: usize = 6;
 
 /// Peaks further apart than this get a scale each.
 const COMMON_SCALE: u64 = 8;
@@ -40,18 +43,22 @@ pub(super) fn figure(document: &Document, runs: &[Named<'_>]) -> Result<Option<F
     let plot = Plot { time: &time, strips: drawn, top: common.then_some(most) };
     let (wide, wide_extent) = plot.svg(Size::Wide)?;
     let (narrow, narrow_extent) = plot.svg(Size::Narrow)?;
-    let mut caption = caption(&strips, &time);
-    if drawn.len() > 1 {
-        caption.push_str(if common {
-            " All panels have the same vertical scale."
-        } else {
-            " Each panel has its own vertical scale; the peak is written beside it."
-        });
+    let mut note = match (drawn.len(), common) {
+        (1, _) => String::new(),
+        (_, true) => "All panels have the same vertical scale. ".to_owned(),
+        (_, false) => "Each panel has its own vertical scale, up to its peak. ".to_owned(),
+    };
+    if strips.iter().any(|s| s.names.len() > 1) {
+        note.push_str("Equal changes are drawn once, under all their names. ");
     }
     if drawn.len() < strips.len() {
-        let text = format!(" {} of {} panels are drawn; the table has all.", drawn.len(), strips.len());
-        caption.push_str(&text);
+        note.push_str(&format!(
+            "{} of {} panels are drawn; the table has all. ",
+            drawn.len(),
+            strips.len()
+        ));
     }
+    note.push_str(&time.marks_note());
     let mut columns = vec![time.head()];
     columns.extend(strips.iter().map(|s| s.names.join(" = ")));
     let rows = (0..time.buckets)
@@ -64,7 +71,8 @@ pub(super) fn figure(document: &Document, runs: &[Named<'_>]) -> Result<Option<F
     Ok(Some(Figure {
         id: ID,
         title: format!("Shadow entries mapped or unmapped over the trace, per {}", time.bucket()),
-        caption,
+        caption: caption(&strips, &time),
+        note: note.trim_end().to_owned(),
         wide,
         narrow,
         table: DataTable { columns, rows },
@@ -95,9 +103,10 @@ fn caption(strips: &[Strip], time: &Timeline<'_>) -> String {
     let at = most.changes.iter().position(|v| *v == most.peak).unwrap_or(0);
     let unit = time.head().replace("from, ", "");
     format!(
-        "The most changes in one interval, {}, fall into the one from {} {unit}, under {}.",
-        short_count(most.peak),
+        "The shadow changes most at {} {unit}: {} entries in {}, under {}.",
         time.row(at),
+        short_count(most.peak),
+        time.bucket(),
         list(&most.names)
     )
 }
@@ -112,21 +121,27 @@ struct Plot<'a> {
 impl Plot<'_> {
     fn svg(&self, size: Size) -> Result<(String, (f64, f64))> {
         let text = size.text();
-        let wide = size == Size::Wide;
         let (x0, x1) = (4, size.width() - 4);
-        // Narrow panels have the peak on a line of its own.
-        let head = if wide { text + 8 } else { 2 * text + 12 };
-        let panel = head + if wide { 56 } else { 60 } + 10;
+        let line = text + 4;
+        let plot = if size == Size::Wide { 56 } else { 60 };
+        let gap = 16;
         let top = if self.time.has_marks() { text + 10 } else { 0 };
-        let bottom = top + panel * self.strips.len() as i32;
-        let height = bottom + text + 10;
+        let heads: Vec<Vec<String>> = self.strips.iter().map(|s| head(s, size)).collect();
+        let heights: Vec<i32> =
+            heads.iter().map(|h| h.len() as i32 * line + 4 + plot + gap).collect();
+        let bottom = top + heights.iter().sum::<i32>() - gap;
+        let height = bottom + text + 16;
         let svg = draw(ID, (size.width(), height), text, |c| {
-            let whole = Frame { x0, y0: top, x1, y1: bottom - 10 };
+            let whole = Frame { x0, y0: top, x1, y1: bottom };
             self.time.marks(c, whole, true)?;
-            for (i, strip) in self.strips.iter().enumerate() {
-                let y0 = top + panel * i as i32;
-                let frame = Frame { x0, y0: y0 + head, x1, y1: y0 + panel - 10 };
-                self.panel(c, size, strip, frame)?;
+            let mut y = top;
+            for ((strip, head), height) in self.strips.iter().zip(&heads).zip(&heights) {
+                for (i, text) in head.iter().enumerate() {
+                    c.bold((x0, y + line * i as i32 + line / 2), text, Anchor::Start, Role::Ink)?;
+                }
+                let y1 = y + height - gap;
+                self.panel(c, strip, Frame { x0, y0: y1 - plot, x1, y1 })?;
+                y += height;
             }
             self.time.axis(c, whole, size)
         })?;
@@ -134,26 +149,33 @@ impl Plot<'_> {
         Ok((svg, (share(x0), share(x1))))
     }
 
-    fn panel(&self, c: &Canvas<'_>, size: Size, strip: &Strip, frame: Frame) -> Result<()> {
+    fn panel(&self, c: &Canvas<'_>, strip: &Strip, frame: Frame) -> Result<()> {
         let top = self.top.unwrap_or(strip.peak).max(1) as f64;
         let steps = steps(self.time, &strip.changes);
         let mut chart = c.chart(frame, self.time.extent(), (0.0, top))?;
         c.line(&[(frame.x0, frame.y1), (frame.x1, frame.y1)], Role::Axis, 1)?;
         c.fill(&mut chart, &steps, 0.0, Role::RunArea(strip.slot))?;
-        c.curve(&mut chart, steps, Role::Run(strip.slot))?;
-        let name = strip.names.join(" = ");
-        let peak = format!("peak {}", short_count(strip.peak));
-        match size {
-            Size::Wide => {
-                let y = frame.y0 - c.text / 2 - 5;
-                c.bold((frame.x0, y), &c.fit(&name, frame.x1 - 150), Anchor::Start, Role::Ink)?;
-                c.text((frame.x1, y), &peak, Anchor::End, Role::Quiet)
-            }
-            Size::Narrow => {
-                let y = frame.y0 - c.text / 2 - 4;
-                c.bold((frame.x0, y - c.text - 4), &c.fit(&name, frame.x1), Anchor::Start, Role::Ink)?;
-                c.text((frame.x0, y), &peak, Anchor::Start, Role::Quiet)
-            }
-        }
+        c.curve(&mut chart, steps, Role::RunEdge(strip.slot))?;
+        let at = strip.changes.iter().position(|v| *v == strip.peak).unwrap_or(0);
+        let share = self.time.middle(at) / self.time.extent().1;
+        let x = frame.x0 + (share * f64::from(frame.x1 - frame.x0)) as i32;
+        let text = short_count(strip.peak);
+        let half = c.text_width(&text) / 2;
+        let x = x.clamp(frame.x0 + half, frame.x1 - half);
+        let y = frame.y1 - (strip.peak as f64 / top * f64::from(frame.y1 - frame.y0)) as i32;
+        c.text((x, y - c.text / 2 - 2), &text, Anchor::Middle, Role::Ink)
     }
+}
+
+/// The lines above a panel: its configurations, and room for the peak's number.
+fn head(strip: &Strip, size: Size) -> Vec<String> {
+    // The names are bold, so a little wider than usual.
+    let columns = columns(size.width() * 9 / 10, size.text());
+    let mut names: Vec<&str> = strip.names.iter().take(NAMES).map(String::as_str).collect();
+    let more = format!("{} more", strip.names.len().saturating_sub(NAMES));
+    if strip.names.len() > NAMES {
+        names.push(&more);
+    }
+    let text = wrap(&names.join(" = "), columns, 0);
+    text.lines().map(str::to_owned).chain([String::new()]).collect()
 }

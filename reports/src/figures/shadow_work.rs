@@ -4,7 +4,7 @@ use super::bars::{Bar, Bars, Panel};
 use super::palette::{Role, slots};
 use super::{DataTable, Figure, Size};
 use crate::error::Result;
-use crate::format::{rate, thousands};
+use crate::format::{list, rate, thousands};
 use crate::summary::{Named, extreme};
 
 const ID: &str = "vmm-work";
@@ -30,8 +30,10 @@ pub(super) fn figure(runs: &[Named<'_>]) -> Result<Option<Figure>> {
         return Ok(None);
     }
     let colours = slots(runs.iter().map(|r| r.run));
-    let panels = PANELS
-        .iter()
+    let (drawn, zero): (Vec<_>, Vec<_>) =
+        PANELS.iter().partition(|(title, _)| most.iter().any(|(t, _)| t == title));
+    let panels = drawn
+        .into_iter()
         .map(|(title, pick)| Panel {
             title: (*title).to_owned(),
             bars: runs
@@ -71,28 +73,53 @@ pub(super) fn figure(runs: &[Named<'_>]) -> Result<Option<Figure>> {
             ]
         })
         .collect();
-    let caption = {
+    let mut note = String::new();
+    if most.len() > 1 {
+        note.push_str("Each panel has its own scale. ");
+    }
+    if !zero.is_empty() {
+        let titles: Vec<&str> = zero.iter().map(|(title, _)| *title).collect();
+        note.push_str(&format!("Zero everywhere, so not drawn: {}.", list(&titles)));
+    }
+    let note = note.trim_end().to_owned();
+    let caption = if runs.len() == 1 {
+        let amounts: Vec<String> =
+            most.iter().map(|(title, e)| format!("{} {title}", e.text)).collect();
+        format!("Per 1,000 DMA there are {}.", list(&amounts))
+    } else {
         let reads = extreme(runs, true, |r| r.m.vmm_pte_reads).filter(|e| e.value > 0.0);
         let traps = extreme(runs, true, |r| r.m.traps).filter(|e| e.value > 0.0);
         match (traps, reads) {
             (Some(t), Some(p)) if t.names == p.names => format!(
-                "{} needs most: {} traps and {} guest table entries read per 1,000 DMA.",
-                t.names, t.text, p.text
+                "{} {} the VMM most: {} traps and {} table entries read per 1,000 DMA.",
+                t.names,
+                if t.count == 1 { "costs" } else { "cost" },
+                t.text,
+                p.text
             ),
             (Some(t), Some(p)) => format!(
-                "Most traps: {} ({}); most guest table entries read: {} ({}).",
-                t.names, t.text, p.names, p.text
+                "{} {} most ({} per 1,000 DMA); {} {} the VMM read most table entries ({}).",
+                t.names,
+                if t.count == 1 { "traps" } else { "trap" },
+                t.text,
+                p.names,
+                if p.count == 1 { "makes" } else { "make" },
+                p.text
             ),
             (Some(t), None) => {
-                format!("Most traps: {} ({} per 1,000 DMA); no guest table was read.", t.names, t.text)
+                format!(
+                    "Most traps: {} ({} per 1,000 DMA); no guest table was read.",
+                    t.names, t.text
+                )
             }
             _ => "No guest operation traps.".to_owned(),
         }
     };
     Ok(Some(Figure {
         id: ID,
-        title: "Work for the VMM, per 1,000 DMA (each panel has its own scale)".into(),
+        title: "Work for the VMM, per 1,000 DMA".into(),
         caption,
+        note,
         wide: figure.svg(Size::Wide)?,
         narrow: figure.svg(Size::Narrow)?,
         table: DataTable {

@@ -14,7 +14,7 @@ use crate::summary::Named;
 const BUCKETS: u64 = 120;
 
 /// Markers drawn; the page lists all that the document holds.
-const MARKERS: usize = 12;
+const MARKERS: usize = 24;
 
 /// Intervals of trace time, common to all runs of a document.
 pub(super) struct Timeline<'a> {
@@ -25,6 +25,8 @@ pub(super) struct Timeline<'a> {
     unit: &'static str,
     unit_ns: u64,
     markers: Vec<&'a Marker>,
+    /// Markers of the document, drawn or not.
+    marker_count: usize,
 }
 
 impl<'a> Timeline<'a> {
@@ -41,8 +43,11 @@ impl<'a> Timeline<'a> {
         let merge = end.div_ceil(interval).div_ceil(BUCKETS).max(1);
         let bucket_ns = interval.saturating_mul(merge);
         let (unit, unit_ns) = time_unit(end);
-        let markers = document.trace.markers.iter().filter(|m| m.time_ns <= end).take(MARKERS).collect();
-        Some(Timeline { bucket_ns, buckets: end.div_ceil(bucket_ns) as usize, unit, unit_ns, markers })
+        let markers =
+            document.trace.markers.iter().filter(|m| m.time_ns <= end).take(MARKERS).collect();
+        let marker_count = document.trace.markers.len();
+        let buckets = end.div_ceil(bucket_ns) as usize;
+        Some(Timeline { bucket_ns, buckets, unit, unit_ns, markers, marker_count })
     }
 
     /// Sums a run's intervals into buckets.
@@ -85,7 +90,8 @@ impl<'a> Timeline<'a> {
     /// Start of bucket `i` for a table.
     pub(super) fn row(&self, i: usize) -> String {
         let step = self.bucket_ns as f64 / self.unit_ns as f64;
-        let decimals = (0..6).find(|d| (step * 10f64.powi(*d)).fract().abs() < 1e-9).unwrap_or(3) as usize;
+        let decimals =
+            (0..6).find(|d| (step * 10f64.powi(*d)).fract().abs() < 1e-9).unwrap_or(3) as usize;
         format!("{:.decimals$}", self.edge(i))
     }
 
@@ -124,7 +130,7 @@ impl<'a> Timeline<'a> {
             }
             let text = c.fit(&clean(&m.text), 130);
             let half = c.text_width(&text) / 2;
-            let middle = x.clamp(frame.x0 + half - 30, (frame.x1 - half).max(frame.x0 + half - 30));
+            let middle = x.clamp(frame.x0 + half, (frame.x1 - half).max(frame.x0 + half));
             if middle - half >= free {
                 c.text((middle, frame.y0 - c.text / 2 - 4), &text, Anchor::Middle, Role::Quiet)?;
                 free = middle + half + 12;
@@ -136,5 +142,38 @@ impl<'a> Timeline<'a> {
     /// True if markers are drawn.
     pub(super) fn has_marks(&self) -> bool {
         !self.markers.is_empty()
+    }
+
+    /// What the marker lines are, for a figure's note.
+    pub(super) fn marks_note(&self) -> String {
+        match (self.markers.len(), self.marker_count) {
+            (0, _) => String::new(),
+            (drawn, all) if drawn < all => {
+                format!("Dotted vertical lines are the first {drawn} of the trace's {all} markers.")
+            }
+            _ => "Dotted vertical lines are the trace's markers.".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merging_keeps_every_count_in_its_time() {
+        let time = Timeline {
+            bucket_ns: 40,
+            buckets: 3,
+            unit: "ns",
+            unit_ns: 1,
+            markers: Vec::new(),
+            marker_count: 0,
+        };
+        // 10 intervals of 10 ns in buckets of 40 ns; the last bucket is short.
+        assert_eq!(time.sum(10, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]), [10, 26, 19]);
+        // Counts beyond the axis are dropped, huge ones do not overflow.
+        assert_eq!(time.sum(40, &[1, u64::MAX, 3, 4]), [1, u64::MAX, 3]);
+        assert_eq!(time.sum(10, &[u64::MAX, 1]), [u64::MAX, 0, 0]);
     }
 }

@@ -48,7 +48,11 @@ pub(super) fn figure(runs: &[Named<'_>]) -> Result<Option<Figure>> {
         })
         .collect();
     let caption = if few.text == many.text {
-        format!("A miss costs {} table reads{}.", few.text, if runs.len() > 1 { " everywhere" } else { "" })
+        format!(
+            "A miss costs {} table reads{}.",
+            few.text,
+            if runs.len() > 1 { " everywhere" } else { "" }
+        )
     } else if few.value > 0.0 {
         format!(
             "A miss costs {} table reads in {}, {} times the {} in {}.",
@@ -59,12 +63,16 @@ pub(super) fn figure(runs: &[Named<'_>]) -> Result<Option<Figure>> {
             few.names
         )
     } else {
-        format!("A miss costs {} table reads in {} and none in {}.", many.text, many.names, few.names)
+        format!(
+            "A miss costs {} table reads in {} and none in {}.",
+            many.text, many.names, few.names
+        )
     };
     Ok(Some(Figure {
         id: ID,
         title: "Table entries read by the IOMMU, per IOTLB miss".into(),
         caption,
+        note: String::new(),
         wide: figure.svg(Size::Wide)?,
         narrow: figure.svg(Size::Narrow)?,
         table: DataTable {

@@ -39,7 +39,7 @@ fn recorded(document: &Document) -> Vec<String> {
         .counts
         .iter()
         .filter(|(_, n)| **n > 0)
-        .map(|(kind, n)| format!("{} {}", thousands(*n), clean(&kind.replace('_', " "))))
+        .map(|(kind, n)| format!("{} {}", thousands(*n), kind_words(kind)))
         .collect();
     let mut out = Vec::new();
     if kinds.is_empty() {
@@ -65,7 +65,9 @@ fn recorded(document: &Document) -> Vec<String> {
         out.push(format!("To check against: {}.", list(&also)));
     }
     let mode = match trace.caching_mode.as_str() {
-        "on" => "The guest ran with caching mode on: it also invalidated when a page became present.",
+        "on" => {
+            "The guest ran with caching mode on: it also invalidated when a page became present."
+        }
         "off" => {
             "The guest ran with caching mode off: it sent no invalidation when a page became present."
         }
@@ -73,6 +75,26 @@ fn recorded(document: &Document) -> Vec<String> {
     };
     out.push(mode.into());
     out
+}
+
+/// An event kind as people say it, in the plural.
+fn kind_words(kind: &str) -> String {
+    let words = match kind {
+        "dma" => "device accesses",
+        "map" => "maps",
+        "unmap" => "unmaps",
+        "invalidate" => "invalidations",
+        "parent_map" => "parent maps",
+        "parent_unmap" => "parent unmaps",
+        "attach" => "attachments",
+        "detach" => "detachments",
+        "marker" => "markers",
+        "shadow_map" => "shadow maps",
+        "shadow_unmap" => "shadow unmaps",
+        "host_invalidate" => "invalidations by the host",
+        other => return clean(&other.replace('_', " ")).into_owned(),
+    };
+    words.to_owned()
 }
 
 fn assumed(document: &Document, runs: &[Named<'_>]) -> Vec<String> {
@@ -94,9 +116,8 @@ fn assumed(document: &Document, runs: &[Named<'_>]) -> Vec<String> {
         let text = if p.parent_recorded {
             "The parent's table (GPA to HPA) is as recorded".to_owned()
         } else {
-            let seed = config::value(r.run, "seed").map_or_else(String::new, |seed| {
-                format!(" and seed {}", config::leaf(seed))
-            });
+            let seed = config::value(r.run, "seed")
+                .map_or_else(String::new, |seed| format!(" and seed {}", config::leaf(seed)));
             format!(
                 "The parent's table (GPA to HPA) is not recorded but made up with layout \u{201c}{}\u{201d}{seed}",
                 clean(&p.parent_layout)
@@ -113,17 +134,31 @@ fn assumed(document: &Document, runs: &[Named<'_>]) -> Vec<String> {
             false => out.push(format!("{text}, in {}.", list(names))),
         }
     }
+    let mut changed: Vec<((u64, u64), Vec<&str>)> = Vec::new();
     for r in runs {
         let p = &r.run.provenance;
-        if p.invalidations_added > 0 || p.invalidations_left_out > 0 {
-            out.push(format!(
-                "{}: {} invalidations added and {} left out, because its guest runs under another \
-                 caching mode than the recorded one.",
-                r.name,
-                thousands(p.invalidations_added),
-                thousands(p.invalidations_left_out)
-            ));
+        let key = (p.invalidations_added, p.invalidations_left_out);
+        match changed.iter_mut().find(|(k, _)| *k == key) {
+            Some((_, names)) => names.push(&r.name),
+            None => changed.push((key, vec![&r.name])),
         }
+    }
+    for ((added, left_out), names) in changed {
+        let what = match (added, left_out) {
+            (0, 0) => continue,
+            (n, 0) => format!("{} invalidations were added", thousands(n)),
+            (0, n) => format!("{} recorded invalidations were left out", thousands(n)),
+            (a, l) => format!(
+                "{} invalidations were added and {} recorded ones left out",
+                thousands(a),
+                thousands(l)
+            ),
+        };
+        out.push(format!(
+            "In {}, {what}, because the guest there runs under another caching mode than the \
+             recorded one.",
+            list(&names)
+        ));
     }
     if out.is_empty() {
         out.push("Nothing beyond the configurations themselves.".into());

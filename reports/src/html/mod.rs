@@ -9,6 +9,7 @@ mod context;
 mod evidence;
 mod section;
 
+use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
 use minijinja::{AutoEscape, Environment};
 
@@ -34,8 +35,7 @@ pub fn index_html(documents: &[Document]) -> Result<String> {
     }
     let mut env = Environment::new();
     env.set_auto_escape_callback(|_| AutoEscape::Html);
-    env.set_trim_blocks(true);
-    env.set_lstrip_blocks(true);
+    env.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     for (name, source) in TEMPLATES {
         env.add_template(name, source)?;
     }

@@ -1,5 +1,6 @@
 //! The part of the page about one trace.
 
+use ioasim_sim::results::Verify;
 use minijinja::value::Value;
 use serde::Serialize;
 
@@ -20,14 +21,15 @@ pub(super) struct Section {
     id: String,
     title: String,
     facts: Vec<(String, &'static str)>,
-    findings: Vec<(String, String)>,
+    /// Lead, then text in pieces.
+    findings: Vec<(String, Vec<Piece>)>,
     comparison: Vec<Compared>,
     figures: Vec<Drawn>,
     devices: Option<Table>,
     evidence: Evidence,
     configurations: Configurations,
     counters: Table,
-    verified: Vec<Verified>,
+    verification: Option<Verification>,
     provenance: Provenance,
 }
 
@@ -46,7 +48,8 @@ struct Compared {
 struct Drawn {
     id: String,
     title: String,
-    caption: String,
+    caption: Vec<Piece>,
+    note: String,
     wide: Value,
     narrow: Value,
     /// `left right left right` for the read-out: wide, then narrow.
@@ -66,13 +69,24 @@ struct Configurations {
     full: Vec<(String, String, String)>,
 }
 
+/// A piece of a sentence, and whether it is a configuration's name.
+type Piece = (String, bool);
+
+/// Outcome of the verified runs.
+#[derive(Serialize)]
+struct Verification {
+    /// The checks that compared something: what, against what.
+    checks: Vec<(&'static str, &'static str)>,
+    runs: Vec<Verified>,
+}
+
 /// Outcome of one run's verification.
 #[derive(Serialize)]
 struct Verified {
     name: String,
     verdict: &'static str,
-    /// What, against what, compared, different.
-    checks: Vec<(&'static str, &'static str, String, String)>,
+    /// Compared and different per check, as texts; `-` if nothing was compared.
+    cells: Vec<(String, String)>,
     stale: String,
     /// Event, check, detail.
     mismatches: Vec<(String, String, String)>,
@@ -100,8 +114,10 @@ impl Section {
         let runs = named(document);
         let mut figures = figures::all(document, &runs)?;
         let devices = devices_table(&mut figures);
-        let drawn = figures.into_iter().map(|f| Drawn::new(&id, f)).collect();
-        let rows = findings(document).into_iter().map(|f| (f.lead, f.text)).collect();
+        let names: Vec<&str> = runs.iter().map(|r| r.name.as_str()).collect();
+        let drawn = figures.into_iter().map(|f| Drawn::new(&id, &names, f)).collect();
+        let rows =
+            findings(document).into_iter().map(|f| (f.lead, pieces(&f.text, &names))).collect();
         Ok(Section {
             title: file_name(&document.trace.path),
             facts: facts(document, &runs),
@@ -112,7 +128,7 @@ impl Section {
             evidence: Evidence::new(document, &runs),
             configurations: configurations(&runs),
             counters: counters(&runs)?,
-            verified: runs.iter().filter_map(verified).collect(),
+            verification: verification(&runs),
             provenance: provenance(document, &runs),
             id,
         })
@@ -125,12 +141,13 @@ impl Section {
 }
 
 impl Drawn {
-    fn new(section: &str, f: Figure) -> Drawn {
+    fn new(section: &str, names: &[&str], f: Figure) -> Drawn {
         Drawn {
             id: format!("{section}-{}", f.id),
             table: Table::of(f.table, f.title.clone()),
             title: f.title,
-            caption: f.caption,
+            caption: pieces(&f.caption, names),
+            note: f.note,
             wide: markup(f.wide),
             narrow: markup(f.narrow),
             readout: f.readout.map(|r| {
@@ -139,6 +156,37 @@ impl Drawn {
             }),
         }
     }
+}
+
+/// Splits a sentence where configurations are named, so that the page can keep
+/// a name together.
+fn pieces(text: &str, names: &[&str]) -> Vec<Piece> {
+    let inside = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || "-_".contains(c));
+    let mut out: Vec<Piece> = Vec::new();
+    let mut plain = 0;
+    let mut at = 0;
+    while let Some(next) = text[at..].chars().next() {
+        let found = names
+            .iter()
+            .filter(|n| !n.is_empty() && text[at..].starts_with(**n))
+            .filter(|n| !inside(text[at + n.len()..].chars().next()))
+            .max_by_key(|n| n.len());
+        match found {
+            Some(name) if !inside(text[..at].chars().next_back()) => {
+                if plain < at {
+                    out.push((text[plain..at].to_owned(), false));
+                }
+                out.push(((*name).to_owned(), crate::format::width(name) <= 28));
+                at += name.len();
+                plain = at;
+            }
+            _ => at += next.len_utf8(),
+        }
+    }
+    if plain < text.len() {
+        out.push((text[plain..].to_owned(), false));
+    }
+    out
 }
 
 /// Takes the per-device numbers out of the figure: they have a place of their
@@ -163,7 +211,6 @@ fn facts(document: &Document, runs: &[Named<'_>]) -> Vec<(String, &'static str)>
         (thousands(document.trace.events), "events in the trace"),
         (thousands(devices as u64), if devices == 1 { "device" } else { "devices" }),
         (duration(document.trace.end_ns), "of recorded time"),
-        (thousands(runs.len() as u64), if runs.len() == 1 { "configuration" } else { "configurations" }),
     ]
 }
 
@@ -218,7 +265,11 @@ fn configurations(runs: &[Named<'_>]) -> Configurations {
     }
     for r in runs {
         let description = config::text(r.run, "description").unwrap_or("");
-        out.full.push((r.name.clone(), clean(description).into_owned(), config::to_toml(&r.run.config)));
+        out.full.push((
+            r.name.clone(),
+            clean(description).into_owned(),
+            config::to_toml(&r.run.config),
+        ));
     }
     out
 }
@@ -247,32 +298,53 @@ fn counters(runs: &[Named<'_>]) -> Result<Table> {
     Ok(Table::of(DataTable { columns, rows }, "All counters".into()))
 }
 
-fn verified(r: &Named<'_>) -> Option<Verified> {
-    let v = r.run.verify.as_ref()?;
-    let checks: Vec<_> = checks(v)
+fn verification(runs: &[Named<'_>]) -> Option<Verification> {
+    let all: Vec<(&Named<'_>, &Verify)> =
+        runs.iter().filter_map(|r| Some((r, r.run.verify.as_ref()?))).collect();
+    if all.is_empty() {
+        return None;
+    }
+    let did = |v: &Verify, i: usize| checks(v)[i].compared > 0 || checks(v)[i].different > 0;
+    let used: Vec<usize> = (0..5).filter(|i| all.iter().any(|(_, v)| did(v, *i))).collect();
+    let first = checks(all[0].1);
+    Some(Verification {
+        checks: used.iter().map(|i| (first[*i].what, first[*i].against)).collect(),
+        runs: all.iter().map(|(r, v)| verified(r, v, &used)).collect(),
+    })
+}
+
+fn verified(r: &Named<'_>, v: &Verify, used: &[usize]) -> Verified {
+    let checks = checks(v);
+    let cells = used
         .iter()
-        .filter(|c| c.compared > 0 || c.different > 0)
-        .map(|c| (c.what, c.against, thousands(c.compared), thousands(c.different)))
-        .collect();
-    let verdict = match (checks.is_empty(), v.passed()) {
-        (true, _) => "nothing to compare",
+        .map(|i| &checks[*i])
+        .map(|c| match (c.compared, c.different) {
+            (0, 0) => ("-".to_owned(), String::new()),
+            (n, 0) => (thousands(n), String::new()),
+            (n, d) => (thousands(n), format!("{} differ", thousands(d))),
+        })
+        .collect::<Vec<_>>();
+    let verdict = match (cells.iter().all(|(c, _)| c == "-"), v.passed()) {
+        (true, true) => "nothing to compare",
         (_, true) => "passed",
         (_, false) => "failed",
     };
     let stale = match v.stale_legal {
         0 => String::new(),
         n => format!(
-            "{} differ from the recording but are legally stale: they were valid since the last \
-             invalidation that covers them.",
-            plural(n as usize, "output", "outputs")
+            "{}: {} from the recording but {} legally stale, valid since the last invalidation \
+             that covers the address.",
+            r.name,
+            plural(n as usize, "output differs", "outputs differ"),
+            if n == 1 { "is" } else { "are" }
         ),
     };
     let mismatches = v
         .first_mismatches
         .iter()
-        .map(|m| (thousands(m.event), clean(&m.check).into_owned(), clean(&m.detail).into_owned()))
+        .map(|m| (m.event.to_string(), clean(&m.check).into_owned(), clean(&m.detail).into_owned()))
         .collect();
-    Some(Verified { name: r.name.clone(), verdict, checks, stale, mismatches })
+    Verified { name: r.name.clone(), verdict, cells, stale, mismatches }
 }
 
 fn provenance(document: &Document, runs: &[Named<'_>]) -> Provenance {

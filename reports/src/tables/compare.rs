@@ -39,7 +39,11 @@ pub fn render_comparison(documents: &[Document], written: Option<&Written>) -> S
             .iter()
             .filter_map(|f| Some(f.file_name()?.to_string_lossy().into_owned()))
             .collect();
-        paragraph(&mut out, &format!("Written to {}: {}", written.dir.display(), names.join(", ")), 2);
+        paragraph(
+            &mut out,
+            &format!("Written to {}: {}", written.dir.display(), names.join(", ")),
+            2,
+        );
     }
     out
 }

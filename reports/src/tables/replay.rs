@@ -8,6 +8,10 @@ use crate::document::Document;
 use crate::format::{clean, percent, rate, thousands, truncate, width};
 use crate::summary::{fault_reason, named};
 
+/// Counters for which a rate per 1,000 DMA says nothing.
+const NO_RATE: [&str; 4] =
+    ["dma.requests", "dma.bytes", "iotlb.lookups", "shadow.resident_entries_peak"];
+
 /// Column where values end.
 const VALUE_END: usize = 52;
 
@@ -71,7 +75,7 @@ fn counter(key: &str, value: &Value, requests: u64) -> String {
         Some(n) => {
             let per = crate::measure::per_1000(n, requests);
             let note = match per {
-                Some(p) if n > 0 && key != "dma.requests" => format!("{} /1k DMA", rate(Some(p))),
+                Some(p) if n > 0 && !NO_RATE.contains(&key) => format!("{} /1k DMA", rate(Some(p))),
                 _ => String::new(),
             };
             (thousands(n), note)

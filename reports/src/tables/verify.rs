@@ -30,9 +30,24 @@ pub(crate) fn checks(v: &Verify) -> [Check; 5] {
             v.reference_checks,
             v.reference_mismatches,
         ),
-        check("hit/miss labels", "the recorded IOTLB's labels", v.hit_labels, v.hit_label_mismatches),
-        check("shadow operations", "the recorded shadow maps and unmaps", v.shadow_ops, v.shadow_op_mismatches),
-        check("invariant checks", "the model's invariants (I3, I5, I6, I7)", v.invariant_checks, v.invariant_violations),
+        check(
+            "hit/miss labels",
+            "the recorded IOTLB's labels",
+            v.hit_labels,
+            v.hit_label_mismatches,
+        ),
+        check(
+            "shadow operations",
+            "the recorded shadow maps and unmaps",
+            v.shadow_ops,
+            v.shadow_op_mismatches,
+        ),
+        check(
+            "invariant checks",
+            "the model's invariants (I3, I5, I6, I7)",
+            v.invariant_checks,
+            v.invariant_violations,
+        ),
     ]
 }
 
@@ -45,8 +60,10 @@ pub fn render_verify(run: &RunResult) -> String {
 /// As [`render_verify`], under a given name.
 pub(super) fn section(name: &str, run: &RunResult) -> String {
     let mut out = String::new();
+    let name = crate::summary::short_name(name);
     let Some(v) = &run.verify else { return out };
-    let done: Vec<Check> = checks(v).into_iter().filter(|c| c.compared > 0 || c.different > 0).collect();
+    let done: Vec<Check> =
+        checks(v).into_iter().filter(|c| c.compared > 0 || c.different > 0).collect();
     if done.is_empty() {
         let why = "nothing to compare: the trace records no outputs, labels or shadow operations";
         paragraph(&mut out, &format!("verify {name}: {why}"), 2);
@@ -66,7 +83,7 @@ pub(super) fn section(name: &str, run: &RunResult) -> String {
     };
     paragraph(&mut out, &format!("verify {name}: {verdict}: {}{stale}", parts.join(", ")), 2);
     for m in v.first_mismatches.iter().take(SHOWN) {
-        paragraph(&mut out, &format!("  event {}, {}: {}", thousands(m.event), m.check, m.detail), 4);
+        paragraph(&mut out, &format!("  event {}, {}: {}", m.event, m.check, m.detail), 4);
     }
     if v.first_mismatches.len() > SHOWN {
         let more = thousands((v.first_mismatches.len() - SHOWN) as u64);

@@ -15,7 +15,7 @@ const PRESETS: [(&str, &str); 6] = [
 ];
 
 /// Every key with its default; all presets build on it.
-const BASE: &str = include_str!("../../presets/base.toml");
+pub(super) const BASE: &str = include_str!("../../presets/base.toml");
 
 /// Names of the presets.
 pub fn preset_names() -> impl Iterator<Item = &'static str> {

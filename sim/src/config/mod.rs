@@ -2,8 +2,10 @@
 
 mod check;
 mod layers;
+mod show;
 
 pub use check::limits;
+pub use show::annotated;
 pub use layers::{Layer, preset_names, preset_text, resolve};
 
 use serde::{Deserialize, Serialize};

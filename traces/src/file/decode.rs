@@ -174,13 +174,24 @@ struct Columns {
 
 impl Columns {
     fn open(shared: &Shared, group: usize) -> Result<Columns, ParquetError> {
+        let source = match shared.checksums.get(group) {
+            Some(&sum) => {
+                // Checked at opening: offsets are within the file.
+                let columns = shared.footer.row_group(group).columns();
+                let spans = columns.iter().map(|c| c.byte_range());
+                let start = spans.clone().map(|s| s.0).min().unwrap_or(0);
+                let end = spans.map(|(at, len)| at.saturating_add(len)).max().unwrap_or(0);
+                PageSource::checked(&shared.source, start, end, sum)?
+            }
+            None => PageSource::new(&shared.source),
+        };
         let mut ints = Vec::with_capacity(6);
         for at in shared.columns.ints {
-            ints.push(column_reader(shared, group, at)?);
+            ints.push(column_reader(shared, &source, group, at)?);
         }
         let mut longs = Vec::with_capacity(5);
         for at in shared.columns.longs {
-            longs.push(column_reader(shared, group, at)?);
+            longs.push(column_reader(shared, &source, group, at)?);
         }
         let wrong = || ParquetError::General("column count".into());
         Ok(Columns {
@@ -225,12 +236,13 @@ fn fill<T: DataType>(
 /// A reader of one column of one row group; pages are read as they are needed.
 pub(super) fn column_reader<T: DataType>(
     shared: &Shared,
+    source: &PageSource,
     group: usize,
     column: usize,
 ) -> Result<ColumnReaderImpl<T>, ParquetError> {
     let group = shared.footer.row_group(group);
     let chunk = group.column(column);
-    let source = Arc::new(PageSource(Arc::clone(&shared.source)));
+    let source = Arc::new(source.clone());
     let rows = usize::try_from(group.num_rows()).unwrap_or(0);
     let pages = SerializedPageReader::new(source, chunk, rows, None)?;
     Ok(ColumnReaderImpl::new(chunk.column_descr_ptr(), Box::new(pages)))

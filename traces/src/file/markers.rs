@@ -9,6 +9,7 @@ use parquet::errors::ParquetError;
 
 use super::decode::{CHUNK_EVENTS, column_reader};
 use super::reader::{Shared, guard};
+use super::source::PageSource;
 use crate::Result;
 
 /// Iterator over markers with a text: event number (0-based) and text.
@@ -48,7 +49,9 @@ impl Markers {
                 return Ok(false);
             };
             self.left = footer.row_group(self.group).num_rows() as u64;
-            self.column = Some(column_reader(&self.shared, self.group, text)?);
+            // One small column: not worth reading the group to check its sum.
+            let source = PageSource::new(&self.shared.source);
+            self.column = Some(column_reader(&self.shared, &source, self.group, text)?);
             self.group += 1;
         }
         let Some(column) = &mut self.column else { return Ok(false) };

@@ -37,6 +37,8 @@ pub(super) struct Shared {
     pub source: Arc<Source>,
     pub footer: ParquetMetaData,
     pub columns: ColumnMap,
+    /// One for each row group, or none if the file has none.
+    pub checksums: Vec<u32>,
     meta: Meta,
 }
 
@@ -93,8 +95,9 @@ impl TraceReader {
         let meta = read_meta(path, &footer)?;
         let columns = find_columns(path, footer.file_metadata().schema_descr())?;
         check_sizes(path, &footer, &columns, &meta, source.len())?;
+        let checksums = read_checksums(path, &footer)?;
         let source = Arc::new(source);
-        let shared = Shared { path: path.to_owned(), source, footer, columns, meta };
+        let shared = Shared { path: path.to_owned(), source, footer, columns, checksums, meta };
         Ok(TraceReader { shared: Arc::new(shared) })
     }
 
@@ -188,13 +191,22 @@ fn check_magic(path: &Path, source: &Source) -> Result<()> {
     }
 }
 
+/// The value of a metadata key.
+fn find<'a>(footer: &'a ParquetMetaData, name: &str) -> Option<&'a str> {
+    let keys = footer.file_metadata().key_value_metadata()?;
+    keys.iter().find(|k| k.key == name)?.value.as_deref()
+}
+
+fn read_checksums(path: &Path, footer: &ParquetMetaData) -> Result<Vec<u32>> {
+    let Some(text) = find(footer, schema::KEY_CHECKSUMS) else { return Ok(Vec::new()) };
+    let parse = |digits: &[u8]| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
+    let sums: Option<Vec<u32>> = text.as_bytes().chunks(8).map(parse).collect();
+    sums.filter(|sums| sums.len() == footer.num_row_groups() && text.len() == 8 * sums.len())
+        .ok_or_else(|| Error::damaged(path, "the metadata key ioasim.crc32 has a wrong length"))
+}
+
 fn read_meta(path: &Path, footer: &ParquetMetaData) -> Result<Meta> {
-    let keys = footer.file_metadata().key_value_metadata();
-    let find = |name: &str| {
-        let entry = keys.into_iter().flatten().find(|k| k.key == name)?;
-        entry.value.as_deref()
-    };
-    match find(schema::KEY_SCHEMA) {
+    match find(footer, schema::KEY_SCHEMA) {
         None => return Err(not_a_trace(path, "Parquet without the metadata key ioasim.schema")),
         Some(schema::SCHEMA) => {}
         Some(other) => {
@@ -205,7 +217,7 @@ fn read_meta(path: &Path, footer: &ParquetMetaData) -> Result<Meta> {
             });
         }
     }
-    let json = find(schema::KEY_META)
+    let json = find(footer, schema::KEY_META)
         .ok_or_else(|| Error::damaged(path, "the metadata key ioasim.trace is missing"))?;
     serde_json::from_str(json)
         .map_err(|e| Error::damaged(path, format!("metadata key ioasim.trace: {e}")))

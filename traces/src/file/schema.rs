@@ -23,6 +23,10 @@ pub const KEY_META: &str = "ioasim.trace";
 pub const KEY_KINDS: &str = "ioasim.kinds";
 /// Metadata key of the flag bits' names as JSON, for people and SQL.
 pub const KEY_FLAGS: &str = "ioasim.flags";
+/// Metadata key of the row groups' checksums: eight hexadecimal digits each,
+/// the CRC-32 (as of gzip) of the bytes from the group's first page to its
+/// last. Parquet's own page checksums are not written by our library.
+pub const KEY_CHECKSUMS: &str = "ioasim.crc32";
 
 /// Events of a row group.
 ///

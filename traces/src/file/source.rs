@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Cursor, Read, Seek, SeekFrom};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use parquet::errors::{ParquetError, Result};
@@ -67,12 +67,51 @@ impl Length for Source {
 
 /// A [`Source`] as the page reader sees it: what is read with `get_read` is a
 /// page header, which is checked before the library believes it.
-#[derive(Debug)]
-pub struct PageSource(pub std::sync::Arc<Source>);
+#[derive(Clone, Debug)]
+pub struct PageSource {
+    source: Arc<Source>,
+    /// A part of the file already read, and where it starts.
+    window: Option<(u64, Bytes)>,
+}
+
+impl PageSource {
+    /// Pages are read one by one.
+    pub fn new(source: &Arc<Source>) -> PageSource {
+        PageSource { source: Arc::clone(source), window: None }
+    }
+
+    /// Reads a whole row group at once and checks its sum.
+    pub fn checked(source: &Arc<Source>, start: u64, end: u64, sum: u32) -> Result<PageSource> {
+        if end.saturating_sub(start) > MAX_PAGE_BYTES as u64 {
+            return Err(ParquetError::General(format!("its pages take {} bytes", end - start)));
+        }
+        let bytes = source.read(start, end - start)?;
+        let found = crc32fast::hash(&bytes);
+        if found != sum {
+            return Err(ParquetError::General(format!(
+                "the checksum of bytes {start} to {end} is {found:08x}, not {sum:08x}"
+            )));
+        }
+        Ok(PageSource { source: Arc::clone(source), window: Some((start, bytes)) })
+    }
+
+    fn read(&self, start: u64, length: u64) -> Result<Bytes> {
+        if let Some((base, bytes)) = &self.window {
+            let from = start.checked_sub(*base).and_then(|f| usize::try_from(f).ok());
+            let to = from.and_then(|f| f.checked_add(length as usize));
+            if let (Some(from), Some(to)) = (from, to)
+                && to <= bytes.len()
+            {
+                return Ok(bytes.slice(from..to));
+            }
+        }
+        self.source.read(start, length)
+    }
+}
 
 impl Length for PageSource {
     fn len(&self) -> u64 {
-        self.0.len()
+        self.source.len()
     }
 }
 
@@ -81,13 +120,21 @@ impl ChunkReader for PageSource {
 
     fn get_read(&self, start: u64) -> Result<Self::T> {
         let length = self.len().saturating_sub(start).min(MAX_HEADER_BYTES);
-        let header = self.0.read(start, length)?;
+        let mut length = length;
+        if let Some((base, bytes)) = &self.window {
+            // Headers near the window's end are shorter than the usual read.
+            let end = base + bytes.len() as u64;
+            if (*base..end).contains(&start) {
+                length = length.min(end - start);
+            }
+        }
+        let header = self.read(start, length)?;
         check_page_header(&header)?;
         Ok(Cursor::new(header))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
-        self.0.read(start, length as u64)
+        self.read(start, length as u64)
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 
+use crc32fast::Hasher;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ioasim_events::{Chunk, Event, Kind, Requester};
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
@@ -55,6 +56,7 @@ impl Group {
 }
 
 /// What the encoder thread is asked to do.
+#[expect(clippy::large_enum_variant, reason = "moved twice per row group")]
 enum Job {
     Write(Group),
     /// Write the footer with these keys and hand the file back.
@@ -330,6 +332,24 @@ fn key(name: &str, value: String) -> KeyValue {
     KeyValue { key: name.to_owned(), value: Some(value) }
 }
 
+/// A file whose bytes are summed as they are written.
+struct Summed {
+    file: NamedTempFile,
+    sum: Hasher,
+}
+
+impl std::io::Write for Summed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let n = self.file.write(bytes)?;
+        self.sum.update(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
 /// The encoder thread: writes groups until the footer; `None` if the writer
 /// was dropped before.
 fn encode(
@@ -338,19 +358,27 @@ fn encode(
     give_back: &Sender<Group>,
 ) -> Result<Option<NamedTempFile>, ParquetError> {
     let properties = schema::writer_properties()?.into();
+    let file = Summed { file, sum: Hasher::new() };
     let mut writer = SerializedFileWriter::new(file, schema::parquet_schema()?, properties)?;
     let mut levels = Vec::new();
+    let mut checksums = String::new();
     for job in jobs {
         match job {
             Job::Write(group) => {
+                // What was written before, the file's magic, is not part of it.
+                writer.flush()?;
+                writer.inner_mut().sum.reset();
                 let mut row_group = writer.next_row_group()?;
                 write_group(&mut row_group, &group, &mut levels)?;
                 row_group.close()?;
+                writer.flush()?;
+                checksums += &format!("{:08x}", writer.inner().sum.clone().finalize());
                 let _ = give_back.try_send(group);
             }
             Job::Close(keys) => {
                 keys.into_iter().for_each(|k| writer.append_key_value_metadata(k));
-                return writer.into_inner().map(Some);
+                writer.append_key_value_metadata(key(schema::KEY_CHECKSUMS, checksums));
+                return writer.into_inner().map(|w| Some(w.file));
             }
         }
     }

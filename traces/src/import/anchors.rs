@@ -112,9 +112,25 @@ pub(crate) struct Aligner {
     pub(crate) second_unmatched: u64,
     /// Times that the sides differed and were brought together again.
     pub(crate) resyncs: u64,
-    /// Pairs of the last call of [`Aligner::poll`].
-    pairs: VecDeque<(Token, Token)>,
+    /// Counts up when the sides are joined anew with other clocks.
+    epoch: u64,
+    /// Pairs of the last calls of [`Aligner::poll`].
+    pairs: VecDeque<Pair>,
 }
+
+/// The same operation on both sides.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pair {
+    pub(crate) first: Token,
+    pub(crate) second: Token,
+    /// Pairs of one epoch share their clocks' difference.
+    pub(crate) epoch: u64,
+    /// First side's clock minus the second side's as known by now, ns.
+    pub(crate) offset: i64,
+}
+
+/// Marks a place where one side's recording starts over; equals no operation.
+const SEAM: u64 = 0x5ea3_0000_0000_0000;
 
 impl Aligner {
     pub(crate) fn new(timed: bool) -> Aligner {
@@ -131,6 +147,7 @@ impl Aligner {
             first_unmatched: 0,
             second_unmatched: 0,
             resyncs: 0,
+            epoch: 0,
             pairs: VecDeque::new(),
         }
     }
@@ -156,19 +173,18 @@ impl Aligner {
         self.second_ended = true;
     }
 
-    /// Forgets how the sides were joined: one of them starts over.
-    pub(crate) fn unlock(&mut self) {
-        self.locked = false;
-        self.offset = None;
-        self.search_at = SEARCH_START;
+    /// The first side's recording starts over at record `index`.
+    pub(crate) fn seam_first(&mut self, index: u64, time: i64) {
+        self.first.push_back(Token { hash: SEAM | (index << 1 & 0xffff_ffff_ffff), time, index });
     }
 
-    pub(crate) fn locked(&self) -> bool {
-        self.locked
+    /// The second side's recording starts over at record `index`.
+    pub(crate) fn seam_second(&mut self, index: u64, time: i64) {
+        self.second.push_back(Token { hash: SEAM | (index << 1 & 0xffff_ffff_ffff) | 1, time, index });
     }
 
     /// First side's clock minus the second side's, in ns.
-    pub(crate) fn offset(&self) -> Option<i64> {
+    fn offset(&self) -> Option<i64> {
         self.offset.as_ref().map(Offset::value)
     }
 
@@ -183,7 +199,7 @@ impl Aligner {
     }
 
     /// The next pair found, in order.
-    pub(crate) fn next_pair(&mut self) -> Option<(Token, Token)> {
+    pub(crate) fn next_pair(&mut self) -> Option<Pair> {
         self.pairs.pop_front()
     }
 
@@ -238,12 +254,19 @@ impl Aligner {
     fn take_pair(&mut self) {
         let (Some(a), Some(b)) = (self.first.pop_front(), self.second.pop_front()) else { return };
         let difference = self.difference(&a, &b);
-        match &mut self.offset {
-            Some(o) => o.update(difference),
-            None => self.offset = Some(Offset::new(difference)),
-        }
+        let offset = match &mut self.offset {
+            Some(o) => {
+                o.update(difference);
+                o.value()
+            }
+            None => {
+                self.epoch += 1;
+                self.offset = Some(Offset::new(difference));
+                difference
+            }
+        };
         self.matched += 1;
-        self.pairs.push_back((a, b));
+        self.pairs.push_back(Pair { first: a, second: b, epoch: self.epoch, offset });
     }
 
     fn plausible(&self, a: &Token, b: &Token) -> bool {
@@ -261,6 +284,9 @@ impl Aligner {
         };
         if self.plausible(a, b) {
             self.take_pair();
+            return None;
+        }
+        if self.skip_seam() {
             return None;
         }
         // They differ: wait until an edit can be judged.
@@ -286,6 +312,22 @@ impl Aligner {
             }
         }
         None
+    }
+
+    /// A recording starts over: nothing is known about the clocks behind it.
+    fn skip_seam(&mut self) -> bool {
+        let seam = |t: Option<&Token>| t.is_some_and(|t| t.hash & 0xffff_0000_0000_0000 == SEAM);
+        if seam(self.first.front()) {
+            self.first.pop_front();
+        } else if seam(self.second.front()) {
+            self.second.pop_front();
+        } else {
+            return false;
+        }
+        self.locked = false;
+        self.offset = None;
+        self.search_at = SEARCH_START;
+        true
     }
 
     /// The smallest numbers of tokens to leave out on both sides so that the
@@ -316,6 +358,9 @@ impl Aligner {
 
     /// Looks for a common run. `None`: found or moved on; go on.
     fn search(&mut self) -> Option<Needs> {
+        if self.skip_seam() {
+            return None;
+        }
         let second_enough = self.second.len() >= SEARCH_SECOND || self.second_ended;
         let first_enough = self.first.len() >= SEARCH_FIRST || self.first_ended;
         if self.first.len() < self.search_at && !first_enough || !second_enough {
@@ -335,7 +380,7 @@ impl Aligner {
             }
             self.first.drain(..drop.min(self.first.len()));
         } else {
-            self.search_at = (self.first.len() * 2).min(SEARCH_FIRST);
+            self.search_at = (self.first.len() * 2).clamp(64, SEARCH_FIRST);
         }
         None
     }
@@ -481,8 +526,8 @@ mod tests {
         a.end_second();
         a.poll();
         let mut pairs = Vec::new();
-        while let Some((x, y)) = a.next_pair() {
-            pairs.push((x.index, y.index));
+        while let Some(p) = a.next_pair() {
+            pairs.push((p.first.index, p.second.index));
         }
         (pairs, a)
     }
@@ -542,6 +587,6 @@ mod tests {
         let first = sequence(500);
         let second: Vec<_> = first.iter().map(|(h, t)| (h + 1000, *t)).collect();
         let (pairs, a) = align(&first, &second);
-        assert!(pairs.is_empty() && !a.locked());
+        assert!(pairs.is_empty() && !a.locked);
     }
 }

@@ -114,6 +114,17 @@ impl<'a> Cursor<'a> {
     /// `SEC.FRACTION` in ns.
     #[inline]
     pub(crate) fn seconds_ns(&mut self) -> Option<i64> {
+        // Ten digits, a point, six digits: seconds since 1970 and us.
+        if let Some((stamp, rest)) = self.rest.split_first_chunk::<17>()
+            && rest.first().is_none_or(|b| !b.is_ascii_digit())
+            && stamp[10] == b'.'
+            && let Some(a) = eight_digits(*stamp.first_chunk()?)
+            && let Some(b) = eight_digits([stamp[8], stamp[9], stamp[11], stamp[12], stamp[13], stamp[14], stamp[15], stamp[16]])
+        {
+            self.rest = rest;
+            let (sec, us) = (a * 100 + b / 1_000_000, b % 1_000_000);
+            return Some((sec * 1_000_000_000 + us * 1000) as i64);
+        }
         let sec = self.dec()?;
         self.lit(b".")?;
         let ns = self.fraction_ns()?;
@@ -124,6 +135,23 @@ impl<'a> Cursor<'a> {
     pub(crate) fn at_end(&self) -> bool {
         self.rest.iter().all(|b| matches!(b, b' ' | b'\t' | b'\r'))
     }
+}
+
+/// Eight decimal digits at once (Lemire's method: neighbours are joined
+/// three times).
+#[inline]
+fn eight_digits(bytes: [u8; 8]) -> Option<u64> {
+    let v = u64::from_le_bytes(bytes);
+    // Every byte is 0x30..=0x39.
+    let low = v.wrapping_sub(0x3030_3030_3030_3030);
+    let high = v.wrapping_add(0x4646_4646_4646_4646);
+    if (low | high) & 0x8080_8080_8080_8080 != 0 {
+        return None;
+    }
+    let v = low.wrapping_mul(10).wrapping_add(low >> 8);
+    let a = (v & 0x0000_00ff_0000_00ff).wrapping_mul(0x000f_4240_0000_0064);
+    let b = (v >> 16 & 0x0000_00ff_0000_00ff).wrapping_mul(0x0000_2710_0000_0001);
+    Some(a.wrapping_add(b) >> 32)
 }
 
 /// Value of a byte as a hexadecimal digit, 0xff if it is none.
@@ -223,6 +251,14 @@ mod tests {
         assert_eq!(Cursor::new(b"1795404603.327398:").seconds_ns(), Some(1_795_404_603_327_398_000));
         assert_eq!(Cursor::new(b"5.123456789:").seconds_ns(), Some(5_123_456_789));
         assert_eq!(Cursor::new(b"5.:").seconds_ns(), None);
+        assert_eq!(Cursor::new(b"1795404603.3273981:").seconds_ns(), Some(1_795_404_603_327_398_100));
+        assert_eq!(Cursor::new(b"1795404603.32739x:").seconds_ns(), Some(1_795_404_603_327_390_000));
+        assert_eq!(eight_digits(*b"12345678"), Some(12_345_678));
+        assert_eq!(eight_digits(*b"99999999"), Some(99_999_999));
+        assert_eq!(eight_digits(*b"00000000"), Some(0));
+        for bad in [*b"1234567/", *b":2345678", *b"1234 678"] {
+            assert_eq!(eight_digits(bad), None);
+        }
     }
 
     #[test]

@@ -121,7 +121,8 @@ impl Descriptor {
             kind::INTERRUPT => (self.qw0 & 0xffff_f800_001f, 0),
             _ => (self.qw0, self.qw1),
         };
-        mix(a, b)
+        // The top bits are left to markers of the join.
+        mix(a, b) >> 16
     }
 
     /// The event of this invalidation, without time and CPU; `None` for

@@ -98,6 +98,16 @@ impl EventSink for TraceWriter {
     }
 }
 
+impl<S: EventSink> EventSink for &mut S {
+    fn push(&mut self, event: &Event) -> Result<()> {
+        (**self).push(event)
+    }
+
+    fn push_marker(&mut self, event: &Event, text: &str) -> Result<()> {
+        (**self).push_marker(event, text)
+    }
+}
+
 /// Keeps events in memory, for tests and small logs.
 #[derive(Clone, Debug, Default)]
 pub struct MemorySink {

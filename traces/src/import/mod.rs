@@ -1,1 +1,29 @@
 //! Importers: text logs to events.
+//!
+//! * [`qemu_log`]: a log of QEMU's emulated VT-d, alone or with the guest's
+//!   ftrace.
+//!
+//! `docs/importing.md` tells users what is recorded, what is inferred and
+//! what each count means.
+
+mod anchors;
+mod attribute;
+mod bytes;
+mod clock;
+mod desc;
+mod emit;
+mod ftrace;
+mod ftrace_line;
+mod iotlb;
+mod join;
+mod lines;
+mod qemu;
+mod qemu_line;
+mod report;
+mod single;
+mod tables;
+mod window;
+
+pub use lines::{EventSink, LineSource, MemoryLines, MemorySink};
+pub use report::{DamagedLine, ImportReport, Options};
+pub use single::qemu_log;

@@ -133,7 +133,10 @@ impl<L: LineSource> LogReader<L> {
                 self.counts.vtd_events += 1;
                 self.event(window, event, LogRec::new(LogKind::Void, tick.time, stamp.tid), number);
             }
-            Line::Other(name) => self.other(name, diag),
+            Line::Other(name) => {
+                other(name, &mut self.counts, &mut self.other_iommu);
+                diag.ignored(name);
+            }
             Line::Blank => {}
             Line::Damaged(reason) => diag.damaged(self.lines.path(), number, reason)?,
         }
@@ -147,28 +150,6 @@ impl<L: LineSource> LogReader<L> {
             self.raw = None;
         }
         Ok(true)
-    }
-
-    /// An event of a kind that is not used.
-    fn other(&mut self, name: &[u8], diag: &mut Diagnostics) {
-        if name.starts_with(b"vtd_") {
-            self.counts.vtd_events += 1;
-            if name == b"vtd_iotlb_reset" {
-                // An effect of the fills before it, not an input.
-                self.counts.iotlb_resets += 1;
-            }
-        } else if self.other_iommu.is_none() {
-            self.other_iommu = [
-                (&b"amdvi_"[..], "AMD-Vi (amdvi_*)"),
-                (b"smmu", "Arm SMMU (smmu*)"),
-                (b"virtio_iommu_", "virtio-iommu (virtio_iommu_*)"),
-                (b"riscv_iommu", "RISC-V IOMMU (riscv_iommu_*)"),
-            ]
-            .into_iter()
-            .find(|(prefix, _)| name.starts_with(prefix))
-            .map(|(_, name)| name);
-        }
-        diag.ignored(name);
     }
 
     #[inline]
@@ -385,4 +366,25 @@ fn push_descriptor(w: &mut LogWindow, mut rec: LogRec, d: Descriptor) -> u64 {
         rec.domain = domain;
     }
     w.push(rec)
+}
+
+/// An event of a kind that is not used.
+fn other(name: &[u8], counts: &mut LogCounts, other_iommu: &mut Option<&'static str>) {
+    if name.starts_with(b"vtd_") {
+        counts.vtd_events += 1;
+        if name == b"vtd_iotlb_reset" {
+            // An effect of the fills before it, not an input.
+            counts.iotlb_resets += 1;
+        }
+    } else if other_iommu.is_none() {
+        *other_iommu = [
+            (&b"amdvi_"[..], "AMD-Vi (amdvi_*)"),
+            (b"smmu", "Arm SMMU (smmu*)"),
+            (b"virtio_iommu_", "virtio-iommu (virtio_iommu_*)"),
+            (b"riscv_iommu", "RISC-V IOMMU (riscv_iommu_*)"),
+        ]
+        .into_iter()
+        .find(|(prefix, _)| name.starts_with(prefix))
+        .map(|(_, name)| name);
+    }
 }

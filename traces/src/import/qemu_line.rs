@@ -81,6 +81,7 @@ pub(crate) enum Event {
 }
 
 /// Takes a line apart.
+#[inline]
 pub(crate) fn parse(bytes: &[u8]) -> (Stamp, Line<'_>) {
     let mut c = Cursor::new(bytes);
     let mut stamp = Stamp::default();
@@ -90,7 +91,44 @@ pub(crate) fn parse(bytes: &[u8]) -> (Stamp, Line<'_>) {
             None => return (stamp, Line::Damaged("time stamp cannot be read")),
         }
     }
+    match frequent(c) {
+        Some(event) => (stamp, Line::Event(event)),
+        None => any(bytes, c.rest(), stamp),
+    }
+}
+
+/// The events that nearly all lines of a log are; `None` for others and for
+/// damaged ones.
+#[inline]
+fn frequent(mut c: Cursor<'_>) -> Option<Event> {
     let rest = c.rest();
+    match rest.get(4)? {
+        b'd' => {
+            c.lit(b"vtd_dmar_translate ")?;
+            translate(&mut c)
+        }
+        b'i' if rest.get(8) == Some(&b'b') => {
+            if c.try_lit(b"vtd_iotlb_page_hit ") {
+                iotlb_page(&mut c, true)
+            } else {
+                c.lit(b"vtd_iotlb_page_update ")?;
+                iotlb_page(&mut c, false)
+            }
+        }
+        b'i' => {
+            if c.try_lit(b"vtd_inv_desc ") {
+                inv_desc(&mut c)
+            } else {
+                c.lit(b"vtd_inv_desc_iotlb_pages ")?;
+                inv_pages(&mut c)
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Any line, behind its stamp.
+fn any<'a>(bytes: &'a [u8], rest: &'a [u8], stamp: Stamp) -> (Stamp, Line<'a>) {
     if rest.is_empty() {
         return (stamp, if bytes.is_empty() { Line::Blank } else { Line::Damaged("no event after the time stamp") });
     }
@@ -141,7 +179,6 @@ fn other<'a>(line: &'a [u8], name: &'a [u8]) -> Line<'a> {
 }
 
 /// `None`: not an event that importers use; `Some(None)`: one that is damaged.
-#[inline]
 fn parse_vtd(name: &[u8], c: &mut Cursor<'_>) -> Option<Option<Event>> {
     // In order of frequency in real logs.
     Some(match name {

@@ -18,7 +18,7 @@ pub struct Options<'a> {
     /// files, compressed or not) and the bytes in all inputs.
     pub progress: Option<&'a mut dyn FnMut(u64, u64)>,
     /// Set from elsewhere to end the import early with
-    /// [`Error::Interrupted`].
+    /// an error.
     pub cancel: Option<&'a AtomicBool>,
 }
 
@@ -29,7 +29,7 @@ impl Options<'_> {
     /// Tells the progress and looks at the cancel flag.
     pub(crate) fn tick(&mut self, done: u64, total: u64) -> Result<()> {
         if self.cancel.is_some_and(|c| c.load(Ordering::Relaxed)) {
-            return Err(Error::Interrupted);
+            return Err(interrupted());
         }
         if let Some(f) = &mut self.progress {
             f(done, total);
@@ -170,4 +170,9 @@ impl Diagnostics {
         report.counts.insert("lines_ignored".into(), all);
         report.damaged = self.first;
     }
+}
+
+/// The error of an import that was cancelled.
+fn interrupted() -> Error {
+    Error::Import { path: PathBuf::new(), why: "interrupted".into() }
 }

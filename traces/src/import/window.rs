@@ -310,16 +310,19 @@ pub(crate) struct FtRec {
     pub(crate) a: u64,
     pub(crate) b: u64,
     pub(crate) size: u64,
-    /// Record of the log that is the same descriptor, or [`NONE`].
+    /// Of a descriptor: record of the log that is the same one. Of a map or
+    /// unmap: the descriptor in this window that covers it. Else [`NONE`].
     pub(crate) peer: u64,
-    /// The log's record before which this one must wait: see `join.rs`.
-    pub(crate) hold: u64,
-    /// Domain found for it (`u32::MAX`: none yet), and how.
+    /// Domain of a map or unmap, and how it was found (`attribute.rs`).
     pub(crate) domain: u32,
     pub(crate) quality: u8,
+    /// Rights of a map, READ and WRITE bits.
+    pub(crate) perm: u8,
+    /// Had to wait for accesses that came before it.
+    pub(crate) held: bool,
     pub(crate) cpu: u32,
     pub(crate) pid: u32,
-    next: u32,
+    pub(super) next: u32,
     pub(crate) kind: FtKind,
     /// Written already.
     pub(crate) done: bool,
@@ -333,9 +336,10 @@ impl FtRec {
             b: 0,
             size: 0,
             peer: NONE,
-            hold: 0,
             domain: u32::MAX,
             quality: 0,
+            perm: 3,
+            held: false,
             cpu,
             pid,
             next: END,
@@ -403,13 +407,10 @@ impl FtWindow {
         self.recs.get_mut(usize::try_from(index.checked_sub(self.base)?).ok()?)
     }
 
-    pub(crate) fn back(&self) -> Option<&FtRec> {
-        self.recs.back()
-    }
-
     /// The text of marker `index`.
     pub(crate) fn text(&self, index: u64) -> &str {
-        self.texts.iter().find(|(i, _)| *i == index).map_or("", |(_, text)| text)
+        let at = self.texts.partition_point(|(i, _)| *i < index);
+        self.texts.get(at).filter(|(i, _)| *i == index).map_or("", |(_, text)| text)
     }
 
     pub(crate) fn pop(&mut self) -> Option<FtRec> {
@@ -431,20 +432,6 @@ impl FtWindow {
     /// Maps and unmaps behind record `index` that begin at the same page.
     pub(crate) fn same_start(&self, index: u64) -> impl Iterator<Item = (u64, &FtRec)> {
         let mut at = self.get(index).map_or(END, |r| r.next);
-        std::iter::from_fn(move || {
-            if at == END {
-                return None;
-            }
-            let index = self.full(at);
-            let rec = &self.recs[(index - self.base) as usize];
-            at = rec.next;
-            Some((index, rec))
-        })
-    }
-
-    /// Maps and unmaps in the window that begin at `page`, oldest first.
-    pub(crate) fn starting_at(&self, page: u64) -> impl Iterator<Item = (u64, &FtRec)> {
-        let mut at = self.starts.first(&page);
         std::iter::from_fn(move || {
             if at == END {
                 return None;

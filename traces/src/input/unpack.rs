@@ -63,6 +63,8 @@ pub(super) struct Unpacker {
     path: PathBuf,
     format: Format,
     text_bytes: u64,
+    /// Met after some text; decoders need not repeat their errors.
+    pending: Option<io::Error>,
 }
 
 impl Unpacker {
@@ -99,11 +101,14 @@ impl Unpacker {
             }
             _ => Format::Plain(raw),
         };
-        Ok(Unpacker { path: path.to_owned(), format, text_bytes: 0 })
+        Ok(Unpacker { path: path.to_owned(), format, text_bytes: 0, pending: None })
     }
 
     /// Fills `block`, or as much of it as there is text left.
     pub fn fill(&mut self, block: &mut [u8]) -> Result<usize> {
+        if let Some(error) = self.pending.take() {
+            return Err(self.failed(error));
+        }
         let reader: &mut dyn Read = match &mut self.format {
             Format::Plain(r) => r,
             Format::Zstd(r) => r,
@@ -116,9 +121,11 @@ impl Unpacker {
                 Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                // The text before the damage is worth having first; the next
-                // call meets the error again.
-                Err(_) if filled > 0 => break,
+                // The text before the damage is handed out first.
+                Err(e) if filled > 0 => {
+                    self.pending = Some(e);
+                    break;
+                }
                 Err(e) => return Err(self.failed(e)),
             }
         }

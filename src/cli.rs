@@ -1,0 +1,167 @@
+//! Arguments.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+/// Replays guests' DMA map / unmap / invalidate / access traces through
+/// hardware-nested and software-nested (shadow page table) IOMMU
+/// configurations, and reports what each costs.
+///
+/// Results go to stdout or files, progress to stderr. Exit codes: 0 done,
+/// 1 failed (a verification that finds differences fails), 2 wrong usage.
+#[derive(Debug, Parser)]
+#[command(name = "ioasim", version = crate::document::VERSION, max_term_width = 100)]
+#[command(after_help = "\
+Examples:
+  ioasim compare                                     the embedded sample, five presets
+  ioasim trace import qemu.log.zst --guest-ftrace trace.txt -o t.parquet
+  ioasim compare t.parquet -c hw-nested -c my.toml -o report
+  ioasim replay t.parquet -c qemu-vtd-7.2 --verify
+  ioasim preset show hw-nested > my.toml             start of an own configuration")]
+pub struct Cli {
+    /// No progress on stderr.
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Replay a trace under several configurations; table, HTML report, JSON and CSV.
+    Compare(Compare),
+    /// Replay a trace under one configuration; all counters.
+    Replay(Replay),
+    /// Import and inspect traces.
+    #[command(subcommand)]
+    Trace(Trace),
+    /// Make the report again from one or several result.json.
+    Report(Report),
+    /// List and show configurations that ship with ioasim.
+    #[command(subcommand)]
+    Preset(Preset),
+    /// Print a shell's completion script.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// `ioasim compare`.
+#[derive(Debug, Args)]
+pub struct Compare {
+    /// Trace (Parquet, from `ioasim trace import`); default: the embedded sample.
+    pub trace: Option<PathBuf>,
+    /// Preset or TOML file, repeatable; default: the five nesting presets.
+    #[arg(short, long = "config", value_name = "CONFIG")]
+    pub configs: Vec<String>,
+    /// Override a key in every configuration, for example iotlb.entries=1024.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub settings: Vec<String>,
+    /// Folder for index.html, result.json and runs.csv.
+    #[arg(short, long, value_name = "DIR", default_value = "ioasim-report")]
+    pub output: PathBuf,
+    /// Check every translation against the recording and the reference model (slower).
+    #[arg(long)]
+    pub verify: bool,
+    /// Threads for the configurations; 0 = one per core. Results do not depend on it.
+    #[arg(long, short = 'j', default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
+    pub threads: u16,
+}
+
+/// `ioasim replay`.
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// Trace (Parquet, from `ioasim trace import`); `sample` = the embedded sample.
+    pub trace: PathBuf,
+    /// Preset or TOML file.
+    #[arg(short, long = "config", value_name = "CONFIG")]
+    pub config: String,
+    /// Override a key, for example iotlb.entries=1024; repeatable.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub settings: Vec<String>,
+    /// Check translations, labels, shadow operations and invariants; fail on differences.
+    #[arg(long)]
+    pub verify: bool,
+    /// Write the result as JSON to a file, or to stdout with `-`.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// `ioasim trace`.
+#[derive(Debug, Subcommand)]
+pub enum Trace {
+    /// Make a trace from recorded logs (.zst, .gz, .xz or plain).
+    Import(Import),
+    /// Say what is in a trace, what was recorded and what inferred.
+    Info(Info),
+}
+
+/// `ioasim trace import`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+One level:   ioasim trace import QEMU.log [--guest-ftrace TRACE] -o T.parquet
+All levels:  ioasim trace import --host H --guest-ftrace G --vmm V --hypervisor-ftrace K -o T.parquet
+
+Joining the guest's ftrace adds its map and unmap calls; without it mappings are
+learned from DMA outputs and invalidations. docs/importing.md explains both.")]
+pub struct Import {
+    /// QEMU `log` backend output with vtd_* events.
+    #[arg(required_unless_present = "host", conflicts_with = "host")]
+    pub log: Option<PathBuf>,
+    /// The guest's ftrace text: iommu:map, iommu:unmap, intel_iommu:qi_submit.
+    #[arg(long, value_name = "FILE")]
+    pub guest_ftrace: Option<PathBuf>,
+    /// Bundle: log of the QEMU that emulates the physical IOMMU.
+    #[arg(long, value_name = "FILE", requires_all = ["guest_ftrace", "vmm", "hypervisor_ftrace"])]
+    pub host: Option<PathBuf>,
+    /// Bundle: log of the VMM that shadows the guest's table.
+    #[arg(long, value_name = "FILE", requires = "host")]
+    pub vmm: Option<PathBuf>,
+    /// Bundle: the hypervisor's ftrace text.
+    #[arg(long, value_name = "FILE", requires = "host")]
+    pub hypervisor_ftrace: Option<PathBuf>,
+    /// The trace to write.
+    #[arg(short, long, value_name = "T.parquet")]
+    pub output: PathBuf,
+    /// Damaged lines that end the import.
+    #[arg(long, default_value_t = 100)]
+    pub max_errors: u64,
+}
+
+/// `ioasim trace info`.
+#[derive(Debug, Args)]
+pub struct Info {
+    /// Trace; `sample` = the embedded sample.
+    pub trace: PathBuf,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `ioasim report`.
+#[derive(Debug, Args)]
+pub struct Report {
+    /// Results to show together.
+    #[arg(required = true, value_name = "RESULT.json")]
+    pub results: Vec<PathBuf>,
+    /// Folder to write to.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+}
+
+/// `ioasim preset`.
+#[derive(Debug, Subcommand)]
+pub enum Preset {
+    /// One line per preset.
+    List,
+    /// Print a preset's TOML, and every resolved key.
+    Show {
+        /// Name.
+        name: String,
+    },
+}

@@ -1,0 +1,28 @@
+//! `ioasim compare`.
+
+use anyhow::{Result, bail};
+use ioasim_reports::{render_comparison, write_all};
+
+use crate::cli::Compare;
+use crate::{configs, document, drive};
+
+/// Replays, prints the table, writes the report.
+pub fn run(args: &Compare, quiet: bool) -> Result<()> {
+    let names = match args.configs.as_slice() {
+        [] => configs::DEFAULTS.map(String::from).to_vec(),
+        given => given.to_vec(),
+    };
+    let configs = configs::load_all(&names, &args.settings)?;
+    let trace = args.trace.as_deref();
+    let reader = drive::open(trace)?;
+    let runs =
+        drive::replay_all(&reader, &configs, args.verify, usize::from(args.threads), quiet)?;
+    let failed = super::replay::failures(&runs);
+    let documents = [document::assemble(&reader, trace, runs)?];
+    let written = write_all(&args.output, &documents)?;
+    super::print(render_comparison(&documents, Some(&written)).as_bytes())?;
+    if !failed.is_empty() {
+        bail!("verification found differences under {}", failed.join(", "));
+    }
+    Ok(())
+}

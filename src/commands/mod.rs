@@ -1,0 +1,42 @@
+//! The subcommands.
+
+mod compare;
+mod preset;
+mod replay;
+mod report;
+mod trace;
+
+use std::io::Write;
+
+use anyhow::Result;
+use clap::CommandFactory;
+
+use crate::cli::{Cli, Command, Trace};
+
+/// Runs what the command line asks for.
+///
+/// # Errors
+/// Whatever failed, with its context.
+pub fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Compare(args) => compare::run(&args, cli.quiet),
+        Command::Replay(args) => replay::run(&args, cli.quiet),
+        Command::Trace(Trace::Import(args)) => trace::import(&args, cli.quiet),
+        Command::Trace(Trace::Info(args)) => trace::info(&args),
+        Command::Report(args) => report::run(&args),
+        Command::Preset(args) => preset::run(&args),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "ioasim", &mut script);
+            print(&script)
+        }
+    }
+}
+
+/// Writes to stdout; a closed pipe is an error that `main` forgives.
+fn print(bytes: &[u8]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()?;
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! The result document of a run.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use ioasim_reports::{Document, Marker, Source, TraceSection, Version};
+use ioasim_sim::results::RunResult;
+use ioasim_traces::file::TraceReader;
+use sha2::{Digest, Sha256};
+
+/// ioasim's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Puts runs and facts about their trace together.
+///
+/// # Errors
+/// The trace file cannot be read again for its checksum.
+pub fn assemble(
+    reader: &TraceReader,
+    path: Option<&Path>,
+    runs: Vec<RunResult>,
+) -> Result<Document> {
+    let meta = reader.meta();
+    let totals = &meta.totals;
+    let json = serde_json::to_value(meta)?;
+    let word = |key: &str| json[key].as_str().unwrap_or_default().to_string();
+    let prefixed = |prefix: &str| -> BTreeMap<String, u64> {
+        let counts = meta.import_counts.iter();
+        counts.filter_map(|(k, v)| Some((k.strip_prefix(prefix)?.to_string(), *v))).collect()
+    };
+    let sample = path.is_none_or(|p| p == Path::new("sample") && !p.exists());
+    let trace = TraceSection {
+        path: match path {
+            Some(path) if !sample => path.display().to_string(),
+            _ => "embedded sample".into(),
+        },
+        sha256: match path {
+            Some(path) if !sample => hash(path)?,
+            _ => hex(Sha256::digest(ioasim_traces::sample()).as_slice()),
+        },
+        events: totals.events,
+        end_ns: totals.end_ns,
+        counts: totals.kinds.clone(),
+        output_space: word("output_space"),
+        caching_mode: word("caching_mode"),
+        sources: meta
+            .sources
+            .iter()
+            .map(|s| Source {
+                role: s.role.clone(),
+                path: s.path.clone(),
+                bytes: s.bytes,
+                sha256: s.sha256.clone(),
+            })
+            .collect(),
+        importer: meta.importer.clone(),
+        importer_counts: meta.import_counts.clone(),
+        notes: meta.notes.clone(),
+        markers: totals
+            .markers
+            .iter()
+            .map(|m| Marker { time_ns: m.time_ns, text: m.text.clone() })
+            .collect(),
+        recorded: prefixed("recorded_"),
+        inferred: prefixed("inferred_"),
+    };
+    let version = Version { ioasim: VERSION.into(), git: option_env!("IOASIM_GIT").map(Into::into) };
+    Ok(Document::new(version, trace, runs))
+}
+
+fn hash(path: &Path) -> Result<String> {
+    let mut file = File::open(path).with_context(|| path.display().to_string())?;
+    let mut sha = Sha256::new();
+    let mut block = vec![0; 1 << 20];
+    loop {
+        let n = file.read(&mut block).with_context(|| path.display().to_string())?;
+        if n == 0 {
+            return Ok(hex(sha.finalize().as_slice()));
+        }
+        sha.update(&block[..n]);
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,380 @@
+//! Writes events and keeps what they imply: the guest's tables, the emulated
+//! IOTLB, which device is where. Where a recorded access contradicts the
+//! tables, the missing change is written first, marked as inferred.
+
+use std::collections::BTreeMap;
+
+use ioasim_events::{DomainId, Event, Flags, Kind, Requester, Scope};
+use rustc_hash::FxHashMap;
+
+use super::desc::Descriptor;
+use super::iotlb::Iotlb;
+use super::lines::EventSink;
+use super::tables::{Range, Removed, Tables};
+use super::window::{LogRec, log_flags};
+use crate::Result;
+
+/// Unmapped and not yet invalidated ranges kept (caching mode only).
+const MAX_DIRTY: usize = 1 << 16;
+
+/// What an [`Emitter`] counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct EmitCounts {
+    pub(crate) events: u64,
+    pub(crate) dma: u64,
+    pub(crate) maps: u64,
+    pub(crate) unmaps: u64,
+    pub(crate) invalidations: u64,
+    pub(crate) attaches: u64,
+    pub(crate) inferred_maps: u64,
+    pub(crate) inferred_unmaps: u64,
+    /// The same while the guest's ftrace covers the log.
+    pub(crate) inferred_maps_covered: u64,
+    pub(crate) inferred_unmaps_covered: u64,
+    /// Recorded unmaps of pages that were not known to be mapped.
+    pub(crate) unmaps_of_unknown: u64,
+    pub(crate) labels: u64,
+    pub(crate) labels_unlike_qemu: u64,
+    /// Recorded hits on an entry whose mapping has changed.
+    pub(crate) stale_hits: u64,
+    pub(crate) map_notify: u64,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(crate) struct Emitter<S> {
+    sink: S,
+    pub(crate) tables: Tables,
+    iotlb: Iotlb,
+    attached: FxHashMap<u32, u32>,
+    /// Pages unmapped and not invalidated yet: length by first page.
+    dirty: BTreeMap<(u32, u64), u64>,
+    /// Log time of the first event.
+    first: Option<i64>,
+    last: u64,
+    /// The guest announces new mappings.
+    pub(crate) caching_mode: bool,
+    /// The guest's ftrace covers the present.
+    pub(crate) covered: bool,
+    pub(crate) counts: EmitCounts,
+    removed: Vec<Removed>,
+}
+
+impl<S: EventSink> Emitter<S> {
+    pub(crate) fn new(sink: S) -> Self {
+        Emitter {
+            sink,
+            tables: Tables::default(),
+            iotlb: Iotlb::default(),
+            attached: FxHashMap::default(),
+            dirty: BTreeMap::new(),
+            first: None,
+            last: 0,
+            caching_mode: false,
+            covered: false,
+            counts: EmitCounts::default(),
+            removed: Vec::new(),
+        }
+    }
+
+    /// Gives the event its time and writes it.
+    pub(crate) fn write(&mut self, time: i64, mut event: Event) -> Result<()> {
+        event.time_ns = self.time(time);
+        self.counts.events += 1;
+        self.sink.push(&event)
+    }
+
+    pub(crate) fn marker(&mut self, time: i64, cpu: u32, text: &str) -> Result<()> {
+        let mut event = Event::new(Kind::Marker);
+        event.cpu = cpu_column(cpu);
+        event.time_ns = self.time(time);
+        self.counts.events += 1;
+        self.sink.push_marker(&event, text)
+    }
+
+    /// ns since the first event, never decreasing.
+    fn time(&mut self, time: i64) -> u64 {
+        let first = *self.first.get_or_insert(time);
+        self.last = self.last.max(u64::try_from(time.saturating_sub(first)).unwrap_or(0));
+        self.last
+    }
+
+    /// A recorded map of the guest. `flags`: rights and marks.
+    pub(crate) fn map(&mut self, time: i64, cpu: u32, domain: u32, m: Mapping, flags: Flags) -> Result<()> {
+        let (page, pages) = page_span(m.iova, m.size);
+        if domain != DomainId::NONE.0 {
+            // The change that made room was not recorded.
+            self.infer_unmap(time, domain, page, pages)?;
+            let perm = flags.perm().0;
+            self.tables.map(domain, page, Range { pages, out: m.out >> 12, perm, fresh: true, used: false });
+        }
+        self.counts.maps += 1;
+        let mut e = Event::new(Kind::Map);
+        (e.flags, e.cpu, e.domain) = (flags, cpu_column(cpu), DomainId(domain));
+        (e.addr, e.size, e.out) = (m.iova, m.size, m.out);
+        self.write(time, e)
+    }
+
+    /// A recorded unmap of the guest.
+    pub(crate) fn unmap(&mut self, time: i64, cpu: u32, domain: u32, iova: u64, size: u64, flags: Flags) -> Result<()> {
+        let (page, pages) = page_span(iova, size);
+        if domain != DomainId::NONE.0 {
+            self.removed.clear();
+            self.tables.unmap(domain, page, pages, &mut self.removed);
+            let known: u64 = self.removed.iter().map(|r| r.pages).sum();
+            self.counts.unmaps_of_unknown += u64::from(known == 0);
+            self.soil(domain, page, pages);
+        }
+        self.counts.unmaps += 1;
+        let mut e = Event::new(Kind::Unmap);
+        (e.flags, e.cpu, e.domain) = (flags, cpu_column(cpu), DomainId(domain));
+        (e.addr, e.size) = (iova, size);
+        self.write(time, e)
+    }
+
+    /// Unmaps what is known to be mapped in these pages, as inferred.
+    fn infer_unmap(&mut self, time: i64, domain: u32, page: u64, pages: u64) -> Result<()> {
+        self.removed.clear();
+        let mut removed = std::mem::take(&mut self.removed);
+        self.tables.unmap(domain, page, pages, &mut removed);
+        if removed.is_empty() && self.tables.forgotten > 0 {
+            // It may have been mapped and forgotten: unmapping is harmless.
+            removed.push(Removed { page, pages, out: 0 });
+        }
+        let mut i = 0;
+        while i < removed.len() {
+            let first = removed[i];
+            let mut end = first.page + first.pages;
+            i += 1;
+            while i < removed.len() && removed[i].page == end {
+                end += removed[i].pages;
+                i += 1;
+            }
+            self.counts.inferred_unmaps += 1;
+            self.counts.inferred_unmaps_covered += u64::from(self.covered);
+            self.soil(domain, first.page, end - first.page);
+            let mut e = Event::new(Kind::Unmap);
+            (e.flags, e.domain) = (Flags::INFERRED, DomainId(domain));
+            (e.addr, e.size) = (first.page << 12, (end - first.page) << 12);
+            self.write(time, e)?;
+        }
+        self.removed = removed;
+        Ok(())
+    }
+
+    /// Maps a page that an access proves, as inferred.
+    fn infer_map(&mut self, time: i64, domain: u32, page: u64, pages: u64, out: u64, perm: u8) -> Result<()> {
+        self.infer_unmap(time, domain, page, pages)?;
+        self.tables.map(domain, page, Range { pages, out, perm, fresh: false, used: true });
+        self.counts.inferred_maps += 1;
+        self.counts.inferred_maps_covered += u64::from(self.covered);
+        let mut e = Event::new(Kind::Map);
+        (e.flags, e.domain) = (Flags::INFERRED.with(Flags(u32::from(perm))), DomainId(domain));
+        (e.addr, e.size, e.out) = (page << 12, pages << 12, out << 12);
+        self.write(time, e)
+    }
+
+    /// True if this access needs a mapping that the tables do not have: it
+    /// was translated, and no cached translation explains the output.
+    pub(crate) fn lacks_mapping(&mut self, rec: &LogRec) -> bool {
+        if !rec.has(log_flags::OUT) || rec.has(log_flags::PASS) || rec.domain == DomainId::NONE.0 {
+            return false;
+        }
+        let (page, out) = (rec.a >> 12, rec.b >> 12);
+        if rec.has(log_flags::HIT) && self.iotlb.lookup(rec.sid, page) == Some(out) {
+            return false;
+        }
+        !self.tables.access(rec.domain, page, out)
+    }
+
+    /// A device's access. `lacking`: it may lack its mapping.
+    pub(crate) fn dma(&mut self, rec: &LogRec, lacking: bool) -> Result<()> {
+        let domain = if rec.has(log_flags::PASS) { DomainId::PARENT.0 } else { rec.domain };
+        self.attach(rec.time, rec.sid, domain)?;
+        let (page, out, mask) = (rec.a >> 12, rec.b >> 12, rec.c >> 12);
+        let mut flags = Flags::default();
+        if rec.has(log_flags::FAULT) {
+            let need = rec.flags & 3;
+            flags = Flags::FAULT.with(Flags(u32::from(need)));
+            if let Some((_, r)) = self.tables.range_of(domain, page)
+                && r.perm & need == need
+            {
+                // What would have been allowed was not there.
+                self.infer_unmap(rec.time, domain, page, 1)?;
+            }
+        } else if !rec.has(log_flags::PASS) && domain != DomainId::NONE.0 {
+            if lacking && self.lacks_mapping(rec) {
+                let perm = match rec.flags & 3 {
+                    0 => 3,
+                    p => p,
+                };
+                self.infer_map(rec.time, domain, page & !mask, mask + 1, out & !mask, perm)?;
+            }
+            if rec.has(log_flags::LABEL) {
+                self.label(rec, page, out, mask);
+            }
+        }
+        if rec.has(log_flags::LABEL) {
+            flags = flags.with(Flags::LABEL_KNOWN);
+            if rec.has(log_flags::HIT) {
+                flags = flags.with(Flags::HIT);
+            }
+        }
+        let mut e = Event::new(Kind::Dma);
+        if rec.has(log_flags::OUT) {
+            flags = flags.with(Flags::OUT_KNOWN);
+            e.out = rec.b;
+        }
+        (e.flags, e.domain, e.requester, e.addr) = (flags, DomainId(domain), Requester(rec.sid), rec.a);
+        self.counts.dma += 1;
+        self.write(rec.time, e)
+    }
+
+    /// Follows the IOTLB with a labelled access.
+    fn label(&mut self, rec: &LogRec, page: u64, out: u64, mask: u64) {
+        let hit = rec.has(log_flags::HIT);
+        let cached = self.iotlb.lookup(rec.sid, page);
+        self.counts.labels += 1;
+        self.counts.labels_unlike_qemu += u64::from(cached.is_some() != hit);
+        if !hit || cached != Some(out) {
+            self.iotlb.insert(rec.sid, rec.domain, page, out, mask);
+        } else if self.tables.lookup(rec.domain, page) != Some(out) {
+            self.counts.stale_hits += 1;
+        }
+    }
+
+    /// Notes where a device is.
+    pub(crate) fn attach(&mut self, time: i64, sid: u32, domain: u32) -> Result<()> {
+        if domain == DomainId::NONE.0 || self.attached.get(&sid) == Some(&domain) {
+            return Ok(());
+        }
+        self.attached.insert(sid, domain);
+        self.counts.attaches += 1;
+        let mut e = Event::new(Kind::Attach);
+        (e.domain, e.requester) = (DomainId(domain), Requester(sid));
+        self.write(time, e)
+    }
+
+    /// An invalidation. `cpu` is that of the guest if known.
+    pub(crate) fn invalidate(&mut self, time: i64, cpu: Option<u32>, d: Descriptor) -> Result<()> {
+        let Some(mut e) = d.event(Kind::Invalidate) else { return Ok(()) };
+        if let Some((domain, addr, am)) = d.pages() {
+            let (page, pages) = (e.addr >> 12, e.size >> 12);
+            if !self.covered {
+                // Without the guest's own trace an invalidation is the only
+                // sign of an unmap.
+                self.infer_unmap(time, domain, page, pages)?;
+            }
+            if self.caching_mode {
+                let soiled = self.soiled(domain, page, pages);
+                if self.tables.announce(domain, page, pages) && !soiled {
+                    e.flags = e.flags.with(Flags::MAP_NOTIFY);
+                    self.counts.map_notify += 1;
+                }
+                self.clean(domain, page, pages);
+            }
+            self.iotlb.drop_pages(domain, addr >> 12, am);
+        } else if let Some(domain) = d.flush() {
+            match domain {
+                Some(domain) => {
+                    self.iotlb.drop_domain(domain);
+                    self.clean(domain, 0, u64::MAX);
+                }
+                None => {
+                    self.iotlb.clear();
+                    self.dirty.clear();
+                }
+            }
+        }
+        e.cpu = cpu.map_or(-1, cpu_column);
+        self.counts.invalidations += 1;
+        self.write(time, e)
+    }
+
+    /// Caches emptied by the IOMMU itself. `new_tables`: not because
+    /// translation was switched, so the guest's tables are others now.
+    pub(crate) fn reset(&mut self, time: i64, new_tables: bool) -> Result<()> {
+        if new_tables {
+            self.drop_tables(time)?;
+        }
+        self.iotlb.clear();
+        self.dirty.clear();
+        self.counts.invalidations += 1;
+        let mut e = Event::new(Kind::Invalidate);
+        e.flags = Flags::with_scope(Scope::Reset);
+        self.write(time, e)
+    }
+
+    /// Unmaps everything, as inferred: after a reset of the machine or a new
+    /// root table none of it holds.
+    fn drop_tables(&mut self, time: i64) -> Result<()> {
+        let mut all = self.tables.take().into_iter().peekable();
+        while let Some(((domain, page), range)) = all.next() {
+            let mut end = page + range.pages;
+            while let Some(((d, p), r)) = all.peek()
+                && *d == domain
+                && *p == end
+            {
+                end += r.pages;
+                all.next();
+            }
+            self.counts.inferred_unmaps += 1;
+            let mut e = Event::new(Kind::Unmap);
+            (e.flags, e.domain) = (Flags::INFERRED, DomainId(domain));
+            (e.addr, e.size) = (page << 12, (end - page) << 12);
+            self.write(time, e)?;
+        }
+        Ok(())
+    }
+
+    /// Notes pages as unmapped and not invalidated.
+    fn soil(&mut self, domain: u32, page: u64, pages: u64) {
+        if !self.caching_mode {
+            return;
+        }
+        if self.dirty.len() >= MAX_DIRTY {
+            self.dirty.pop_first();
+        }
+        let n = self.dirty.entry((domain, page)).or_insert(0);
+        *n = (*n).max(pages);
+    }
+
+    /// True if any of the pages is noted.
+    fn soiled(&self, domain: u32, page: u64, pages: u64) -> bool {
+        let end = page.saturating_add(pages);
+        // Ranges are as large as unmaps are; the nearest one below may reach
+        // into this one.
+        self.dirty.range((domain, 0)..(domain, end)).next_back().is_some_and(|((_, p), n)| p.saturating_add(*n) > page)
+    }
+
+    /// Forgets notes that touch the pages.
+    fn clean(&mut self, domain: u32, page: u64, pages: u64) {
+        if self.dirty.is_empty() {
+            return;
+        }
+        let end = page.saturating_add(pages);
+        while let Some((&key, &n)) = self.dirty.range((domain, 0)..(domain, end)).next_back()
+            && key.1.saturating_add(n) > page
+        {
+            self.dirty.remove(&key);
+        }
+    }
+}
+
+/// A mapping as recorded, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mapping {
+    pub(crate) iova: u64,
+    pub(crate) size: u64,
+    pub(crate) out: u64,
+}
+
+/// First page and number of pages that a byte range touches.
+pub(crate) fn page_span(iova: u64, size: u64) -> (u64, u64) {
+    let last = iova.saturating_add(size.max(1) - 1);
+    (iova >> 12, (last >> 12) - (iova >> 12) + 1)
+}
+
+fn cpu_column(cpu: u32) -> i32 {
+    i16::try_from(cpu).map_or(-1, i32::from)
+}

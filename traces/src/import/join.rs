@@ -1,0 +1,694 @@
+//! A QEMU log, alone or with the guest's ftrace, as one sequence of events.
+//!
+//! The log is the backbone: its records keep their order. The ftrace's maps
+//! and unmaps are put between them by time, where the difference of the two
+//! clocks comes from the invalidation descriptors that both sides recorded
+//! (`anchors.rs`). Clocks are good to some 20 us, so causality has the last
+//! word:
+//!
+//! * what a CPU did before it submitted a descriptor stands before the
+//!   descriptor's record, what it did afterwards behind it (submitting waits
+//!   for completion);
+//! * a map stands before the first access that needs it;
+//! * an unmap stands behind accesses that still missed the IOTLB and found
+//!   the old output: the walk has seen the entry.
+//!
+//! Both inputs are read through windows of bounded size.
+
+use std::collections::VecDeque;
+
+use super::anchors::{Aligner, Token};
+use super::attribute::{CachingModeGuess, Found, History, Recent};
+use super::emit::Emitter;
+use super::ftrace::FtReader;
+use super::lines::{EventSink, LineSource};
+use super::qemu::LogReader;
+use super::report::{Diagnostics, Options};
+use super::window::{FtKind, FtWindow, LogKind, LogWindow, NONE};
+use crate::Result;
+
+/// Records of the log looked ahead with and without an ftrace.
+const LOG_AHEAD: usize = 1 << 17;
+const LOG_AHEAD_ALONE: usize = 1 << 10;
+/// Records of the ftrace looked ahead at most.
+const FT_AHEAD: usize = 1 << 18;
+/// The ftrace is read this far beyond the log, ns.
+const FT_BEYOND_NS: i64 = 50_000_000;
+/// A map may be stamped this much later than an access that needs it.
+const PULL_NS: i64 = 20_000_000;
+/// Records of the ftrace searched for such a map.
+const PULL_RECORDS: usize = 4096;
+/// Behind an unmap without an own invalidation, misses within this time are
+/// taken for earlier than the unmap.
+const HOLD_NS: i64 = 2_000_000;
+/// Pages of an unmap that are checked for such misses.
+const HOLD_PAGES: u64 = 64;
+
+/// Where the ftrace's clock stands against the log's.
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    /// First ftrace record that it holds for.
+    from: u64,
+    /// A recording starts over there.
+    seam: bool,
+    /// Log time minus ftrace time, ns.
+    offset: i64,
+}
+
+/// What the join counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct JoinCounts {
+    pub(crate) table_changes: u64,
+    pub(crate) by_dma: u64,
+    pub(crate) by_invalidation: u64,
+    pub(crate) by_pairing: u64,
+    pub(crate) by_liveness: u64,
+    pub(crate) by_adjacency: u64,
+    pub(crate) without_domain: u64,
+    pub(crate) notified: u64,
+    /// DMA and invalidation tell different domains.
+    pub(crate) contradictions: u64,
+    pub(crate) pulled: u64,
+    pub(crate) held: u64,
+    pub(crate) order_conflicts: u64,
+    pub(crate) not_joined: u64,
+    pub(crate) markers: u64,
+}
+
+/// The guest's ftrace and what the join knows about it.
+#[derive(Debug)]
+pub(crate) struct Guest<L> {
+    pub(crate) reader: FtReader<L>,
+    pub(crate) window: FtWindow,
+    pub(crate) aligner: Aligner,
+    segments: VecDeque<Segment>,
+    /// Seams not yet behind a segment's start.
+    seams: VecDeque<u64>,
+    /// Next records to be fed to the aligner.
+    fed_log: u64,
+    fed: u64,
+    last_pair: Option<u64>,
+    /// Last record written.
+    last_written: Option<u64>,
+    epoch: u64,
+    /// Next record whose time has not come.
+    next: u64,
+    /// Log record at which a waiting record may go on.
+    retry_at: u64,
+    pub(crate) recent: Recent,
+    pub(crate) caching: CachingModeGuess,
+    pub(crate) history: History,
+}
+
+/// The join; see the module's text.
+#[derive(Debug)]
+pub(crate) struct Join<L, F, S> {
+    pub(crate) log: LogReader<L>,
+    pub(crate) window: LogWindow,
+    pub(crate) guest: Option<Guest<F>>,
+    pub(crate) out: Emitter<S>,
+    pub(crate) diag: Diagnostics,
+    pub(crate) counts: JoinCounts,
+    /// Translation is on.
+    enabled: bool,
+}
+
+impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
+    pub(crate) fn new(log: L, guest: Option<F>, sink: S, max_errors: u64) -> Self {
+        Join {
+            log: LogReader::new(log, false),
+            window: LogWindow::default(),
+            guest: guest.map(|lines| Guest {
+                reader: FtReader::new(lines),
+                window: FtWindow::default(),
+                aligner: Aligner::new(true),
+                segments: VecDeque::new(),
+                seams: VecDeque::new(),
+                fed_log: 0,
+                fed: 0,
+                last_pair: None,
+                last_written: None,
+                epoch: 0,
+                next: 0,
+                retry_at: NONE,
+                recent: Recent::default(),
+                caching: CachingModeGuess::default(),
+                history: History::default(),
+            }),
+            out: Emitter::new(sink),
+            diag: Diagnostics::new(max_errors),
+            counts: JoinCounts::default(),
+            enabled: false,
+        }
+    }
+
+    /// Reads both inputs to their ends.
+    pub(crate) fn run(&mut self, options: &mut Options<'_>) -> Result<()> {
+        let mut steps = 0u32;
+        loop {
+            self.fill()?;
+            if self.window.len() == 0 {
+                break;
+            }
+            self.step()?;
+            steps = steps.wrapping_add(1);
+            if steps.is_multiple_of(1 << 14) {
+                let (mut done, mut total) = self.log.lines().progress();
+                if let Some(g) = &self.guest {
+                    let (d, t) = g.reader.lines().progress();
+                    (done, total) = (done + d, total + t);
+                }
+                options.tick(done, total)?;
+            }
+        }
+        self.rest_of_ftrace()
+    }
+
+    /// Reads until both windows are full enough for the next step.
+    fn fill(&mut self) -> Result<()> {
+        let ahead = if self.guest.as_ref().is_some_and(|g| !g.finished()) { LOG_AHEAD } else { LOG_AHEAD_ALONE };
+        while self.window.len() < ahead && self.log.read(&mut self.window, &mut self.diag)? {
+            if let Some(g) = &mut self.guest {
+                g.feed_log(&mut self.log, &self.window);
+            }
+        }
+        let Some(g) = &mut self.guest else { return Ok(()) };
+        if g.finished() {
+            return Ok(());
+        }
+        let log_ended = self.log.eof();
+        if log_ended && g.fed_log < self.window.end() {
+            g.feed_log(&mut self.log, &self.window);
+        }
+        let timed = self.log.clock().timed();
+        g.aligner.set_timed(timed);
+        loop {
+            let needs = g.aligner.poll();
+            g.take_pairs(&mut self.window, timed);
+            if g.reader.eof() {
+                g.aligner.end_second();
+            }
+            let full = g.window.len() >= FT_AHEAD;
+            let wanted = needs.second || !g.reaches(&self.window, timed);
+            if !wanted || full || g.reader.eof() {
+                if log_ended && g.reader.eof() {
+                    // Nothing more will come: let the aligner decide.
+                    g.aligner.end_first();
+                    g.aligner.poll();
+                    g.take_pairs(&mut self.window, timed);
+                }
+                // A record of the log that is not decided cannot be written.
+                let head = self.window.head();
+                while g.aligner.undecided_first().is_some_and(|i| i <= head) {
+                    g.aligner.give_up_first();
+                    g.aligner.poll();
+                    g.take_pairs(&mut self.window, timed);
+                }
+                if full && timed && g.log_time(g.window.head()).is_none() {
+                    // The ftrace begins long before the log, or another
+                    // recording lies between.
+                    self.counts.not_joined += g.drop_oldest();
+                }
+                return Ok(());
+            }
+            for _ in 0..64 {
+                if !g.reader.read(&mut g.window, &mut self.diag)? {
+                    break;
+                }
+                g.feed();
+            }
+        }
+    }
+
+    /// Writes the next record of the log and what belongs before it.
+    fn step(&mut self) -> Result<()> {
+        let Some(&rec) = self.window.front() else { return Ok(()) };
+        let index = self.window.head();
+        if self.guest.is_some() {
+            self.release(rec.time)?;
+            if rec.peer != NONE {
+                self.release_before_submit(rec.peer)?;
+            }
+            self.out.covered = self.guest.as_ref().is_some_and(Guest::covers);
+        }
+        match rec.kind {
+            LogKind::Dma => {
+                let lacking = self.out.lacks_mapping(&rec);
+                if lacking && self.guest.is_some() {
+                    self.pull(index)?;
+                }
+                self.out.dma(&rec, lacking)?;
+            }
+            LogKind::Inv => {
+                let cpu = self.guest.as_ref().and_then(|g| g.window.get(rec.peer)).map(|s| s.cpu);
+                self.out.invalidate(rec.time, cpu, rec.descriptor())?;
+            }
+            LogKind::Reset => {
+                // QEMU 7.2 resets the caches when translation is switched,
+                // when the root table changes and when the machine resets.
+                let new_tables = rec.c == 2;
+                if rec.c != 2 {
+                    self.enabled = rec.c == 1;
+                }
+                self.out.reset(rec.time, new_tables)?;
+            }
+            LogKind::Context if rec.b & 0xc == 0 => self.out.attach(rec.time, rec.sid, rec.domain)?,
+            _ => {}
+        }
+        self.window.pop();
+        if let Some(g) = &mut self.guest {
+            g.pop_done();
+        }
+        Ok(())
+    }
+
+    /// Writes ftrace records whose time has come.
+    fn release(&mut self, time: i64) -> Result<()> {
+        let Some(g) = &self.guest else { return Ok(()) };
+        let due = g.due(g.next, time);
+        if !due && self.window.head() < g.retry_at {
+            return Ok(());
+        }
+        let mut blocked = CpuSet::default();
+        let mut retry_at = NONE;
+        let mut index = g.window.head();
+        loop {
+            let Some(g) = &self.guest else { break };
+            let Some(rec) = g.window.get(index) else { break };
+            if rec.done {
+                index += 1;
+                continue;
+            }
+            if index >= g.next && !g.due(index, time) {
+                break;
+            }
+            let cpu = rec.cpu;
+            if !blocked.contains(cpu) {
+                if let Some(until) = self.wait_for(index) {
+                    blocked.insert(cpu);
+                    retry_at = retry_at.min(until);
+                } else {
+                    self.write_ft(index)?;
+                }
+            }
+            index += 1;
+        }
+        if let Some(g) = &mut self.guest {
+            g.next = g.next.max(index);
+            g.retry_at = retry_at;
+        }
+        Ok(())
+    }
+
+    /// The log record that must be written before ftrace record `index`.
+    fn wait_for(&mut self, index: u64) -> Option<u64> {
+        let head = self.window.head();
+        let g = self.guest.as_ref()?;
+        let rec = *g.window.get(index)?;
+        match rec.kind {
+            FtKind::Submit => (rec.peer != NONE && rec.peer >= head).then_some(rec.peer + 1),
+            FtKind::Unmap => {
+                let hold = self.hold(index);
+                if hold <= head {
+                    return None;
+                }
+                let rec = self.guest.as_mut().and_then(|g| g.window.get_mut(index))?;
+                self.counts.held += u64::from(!std::mem::replace(&mut rec.held, true));
+                Some(hold)
+            }
+            _ => None,
+        }
+    }
+
+    /// The log record before which unmap `index` cannot be: the one behind
+    /// the last miss that still found the old output.
+    fn hold(&mut self, index: u64) -> u64 {
+        let found = self.attribute(index);
+        let Some(g) = self.guest.as_ref() else { return 0 };
+        let Some(rec) = g.window.get(index) else { return 0 };
+        let (page, pages) = super::emit::page_span(rec.a, rec.size);
+        let Some(domain) = found.domain.filter(|_| pages <= HOLD_PAGES) else { return 0 };
+        // Its own invalidation bounds it.
+        let limit = g.window.get(rec.peer).map_or(NONE, |s| s.peer);
+        let time_limit = g.log_time(index).map_or(i64::MAX, |t| t.saturating_add(HOLD_NS));
+        let mut hold = 0;
+        for (start, range) in self.out.tables.within(domain, page, pages) {
+            for i in 0..range.pages {
+                let misses = self.window.proofs(start + i, range.out + i).take_while(|(at, r)| {
+                    if limit == NONE { r.time <= time_limit } else { *at < limit }
+                });
+                for (at, miss) in misses {
+                    if miss.domain == domain && !g.maps_again(index, start + i, range.out + i, miss.time) {
+                        hold = hold.max(at + 1);
+                    }
+                }
+            }
+        }
+        hold
+    }
+
+    /// Writes what a CPU did before it submitted descriptor `submit`.
+    fn release_before_submit(&mut self, submit: u64) -> Result<()> {
+        let Some(g) = &mut self.guest else { return Ok(()) };
+        let Some(cpu) = g.window.get(submit).map(|r| r.cpu) else { return Ok(()) };
+        g.window.get_mut(submit).expect("seen above").done = true;
+        g.retry_at = 0;
+        self.write_cpu_before(submit, cpu)?;
+        if !self.log.clock().timed() {
+            // Without times the order of the ftrace is all there is.
+            let Some(g) = &self.guest else { return Ok(()) };
+            let head = self.window.head();
+            let open: Vec<u64> = g
+                .window
+                .from(g.window.head())
+                .take_while(|(i, _)| *i < submit)
+                .filter(|(_, r)| !r.done && (r.kind != FtKind::Submit || r.peer == NONE || r.peer < head))
+                .map(|(i, _)| i)
+                .collect();
+            for index in open {
+                self.write_ft(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what `cpu` did before record `end` and is not written yet.
+    fn write_cpu_before(&mut self, end: u64, cpu: u32) -> Result<()> {
+        let Some(g) = &self.guest else { return Ok(()) };
+        let mut open: Vec<u64> =
+            g.window.before(end).filter(|(_, r)| !r.done && r.cpu == cpu).map(|(i, _)| i).collect();
+        open.reverse();
+        for index in open {
+            self.write_ft(index)?;
+        }
+        Ok(())
+    }
+
+    /// Looks for a map that the access at `index` needs among those that
+    /// come a little later, and writes it with what must go before it.
+    fn pull(&mut self, index: u64) -> Result<()> {
+        let Some(&dma) = self.window.get(index) else { return Ok(()) };
+        let (page, out) = (dma.a >> 12, dma.b >> 12);
+        let Some(g) = &self.guest else { return Ok(()) };
+        let limit = dma.time.saturating_add(PULL_NS);
+        let timed = self.log.clock().timed();
+        let mut candidates = Vec::new();
+        for (i, r) in g.window.from(g.window.head()).take(PULL_RECORDS) {
+            if timed && !g.due(i, limit) {
+                break;
+            }
+            let inside = r.kind == FtKind::Map && r.a >> 12 <= page && page - (r.a >> 12) < r.size.div_ceil(4096);
+            if !r.done && inside && (r.b >> 12).wrapping_add(page - (r.a >> 12)) == out {
+                candidates.push((i, r.cpu, r.a, r.size));
+            }
+        }
+        let found = candidates.into_iter().find(|c| self.attribute(c.0).domain == Some(dma.domain));
+        let Some((map, cpu, iova, size)) = found else { return Ok(()) };
+        let Some(g) = &self.guest else { return Ok(()) };
+        // In the program order of its CPU nothing that the log shows later
+        // may come first.
+        let conflict = g
+            .window
+            .from(g.window.head())
+            .take_while(|(i, _)| *i < map)
+            .any(|(_, r)| !r.done && r.cpu == cpu && r.kind == FtKind::Submit && r.peer != NONE && r.peer > index);
+        if conflict {
+            self.counts.order_conflicts += 1;
+            return Ok(());
+        }
+        // The page's previous mapping must be gone, whoever unmapped it.
+        let unmaps: Vec<(u64, u32)> = g
+            .window
+            .from(g.window.head())
+            .take_while(|(i, _)| *i < map)
+            .filter(|(_, r)| {
+                !r.done && r.kind == FtKind::Unmap && r.cpu != cpu && r.a < iova + size && iova < r.a + r.size
+            })
+            .map(|(i, r)| (i, r.cpu))
+            .collect();
+        if self.out.tables.lookup(dma.domain, page).is_some() {
+            for (unmap, other) in unmaps {
+                if self.attribute(unmap).domain == Some(dma.domain) {
+                    self.write_cpu_before(unmap, other)?;
+                    self.write_ft(unmap)?;
+                }
+            }
+        }
+        self.counts.pulled += 1;
+        self.write_cpu_before(map, cpu)?;
+        self.write_ft(map)
+    }
+
+    /// Writes ftrace record `index` as an event.
+    fn write_ft(&mut self, index: u64) -> Result<()> {
+        let found = self.attribute(index);
+        let Some(g) = &mut self.guest else { return Ok(()) };
+        let time = g.log_time(index).or_else(|| self.window.front().map(|r| r.time)).unwrap_or(0);
+        let Some(rec) = g.window.get_mut(index) else { return Ok(()) };
+        if rec.done {
+            return Ok(());
+        }
+        rec.done = true;
+        let rec = *rec;
+        g.last_written = g.last_written.max(Some(index));
+        match rec.kind {
+            FtKind::Submit => return Ok(()),
+            FtKind::Marker => {
+                self.counts.markers += 1;
+                let text = g.window.text(index).to_owned();
+                return self.out.marker(time, rec.cpu, &text);
+            }
+            FtKind::Map | FtKind::Unmap => {}
+        }
+        g.history.push(&rec, index, found);
+        self.out.caching_mode = g.caching.on();
+        let flags = self.count_change(found, rec.kind == FtKind::Map);
+        let domain = found.domain.unwrap_or(u32::MAX);
+        if rec.kind == FtKind::Map {
+            let m = super::emit::Mapping { iova: rec.a, size: rec.size, out: rec.b };
+            self.out.map(time, rec.cpu, domain, m, flags)
+        } else {
+            self.out.unmap(time, rec.cpu, domain, rec.a, rec.size, flags)
+        }
+    }
+
+    /// Counts how a change's domain was found; gives the event's flags.
+    fn count_change(&mut self, found: Found, map: bool) -> ioasim_events::Flags {
+        use ioasim_events::Flags;
+        let c = &mut self.counts;
+        c.table_changes += 1;
+        c.contradictions += u64::from(found.contradicted);
+        *match found.quality {
+            Found::DMA => &mut c.by_dma,
+            Found::INVALIDATION => &mut c.by_invalidation,
+            Found::PAIRING => &mut c.by_pairing,
+            Found::LIVENESS => &mut c.by_liveness,
+            Found::ADJACENCY => &mut c.by_adjacency,
+            _ => &mut c.without_domain,
+        } += 1;
+        let mut flags = Flags::default();
+        if found.quality == Found::ADJACENCY {
+            flags = flags.with(Flags::DOMAIN_INFERRED);
+        }
+        if map {
+            flags = flags.with(Flags(u32::from(found.perm)));
+            if found.notified {
+                c.notified += 1;
+                flags = flags.with(Flags::NOTIFIED);
+            }
+        }
+        flags
+    }
+
+    /// What the ftrace recorded after the log's end.
+    fn rest_of_ftrace(&mut self) -> Result<()> {
+        loop {
+            let Some(g) = &mut self.guest else { return Ok(()) };
+            let index = g.window.head();
+            if index == g.window.end() {
+                if g.window.len() == 0 && !g.reader.read(&mut g.window, &mut self.diag)? {
+                    return Ok(());
+                }
+                g.feed();
+                continue;
+            }
+            let known = g.log_time(index).is_some() || (!self.log.clock().timed() && g.aligner.matched > 0);
+            let rec = *g.window.get(index).expect("not empty");
+            if rec.done || known {
+                self.write_ft(index)?;
+            } else if rec.kind != FtKind::Submit {
+                self.counts.not_joined += 1;
+            }
+            if let Some(g) = &mut self.guest {
+                g.window.pop();
+            }
+        }
+    }
+}
+
+impl<L: LineSource> Guest<L> {
+    /// Everything is read and written.
+    fn finished(&self) -> bool {
+        self.reader.eof() && self.window.len() == 0
+    }
+
+    /// Hands new records of the log to the aligner.
+    fn feed_log<M: LineSource>(&mut self, log: &mut LogReader<M>, window: &LogWindow) {
+        let stable = log.stable(window);
+        while self.fed_log < stable {
+            let index = self.fed_log;
+            self.fed_log += 1;
+            let Some(rec) = window.get(index) else { continue };
+            if log.seam == Some(index) {
+                log.seam = None;
+                self.aligner.seam_first(index, rec.time);
+            }
+            if matches!(rec.kind, LogKind::Inv | LogKind::Token) {
+                self.aligner.push_first(Token { hash: rec.descriptor().token(), time: rec.time, index });
+            }
+        }
+    }
+
+    /// Hands new records of the ftrace to the aligner.
+    fn feed(&mut self) {
+        while self.fed < self.window.end() {
+            let index = self.fed;
+            self.fed += 1;
+            if self.reader.seam == Some(index) {
+                self.reader.seam = None;
+                self.seams.push_back(index);
+                let time = self.window.get(index).map_or(0, |r| r.time);
+                self.aligner.seam_second(index, time);
+            }
+            self.recent.note(&mut self.window, index, &mut self.caching);
+            let Some(rec) = self.window.get(index) else { continue };
+            if rec.kind == FtKind::Submit {
+                self.aligner.push_second(Token { hash: rec.descriptor().token(), time: rec.time, index });
+            }
+        }
+    }
+
+    /// Notes pairs found on both sides, and the clocks' difference.
+    fn take_pairs(&mut self, window: &mut LogWindow, timed: bool) {
+        while let Some(pair) = self.aligner.next_pair() {
+            if let Some(r) = window.get_mut(pair.first.index) {
+                r.peer = pair.second.index;
+            }
+            if let Some(r) = self.window.get_mut(pair.second.index) {
+                r.peer = pair.first.index;
+            }
+            if timed {
+                if self.epoch != pair.epoch || self.segments.is_empty() {
+                    self.epoch = pair.epoch;
+                    let mut from = self.last_pair.map_or(0, |i| i + 1);
+                    let mut seam = false;
+                    while self.seams.front().is_some_and(|s| *s <= pair.second.index) {
+                        from = from.max(self.seams.pop_front().expect("not empty"));
+                        seam = true;
+                    }
+                    self.segments.push_back(Segment { from, seam, offset: pair.offset });
+                }
+                self.segments.back_mut().expect("not empty").offset = pair.offset;
+            }
+            self.last_pair = Some(pair.second.index);
+        }
+    }
+
+    /// Log time of ftrace record `index`, if the clocks are joined there.
+    pub(crate) fn log_time(&self, index: u64) -> Option<i64> {
+        let segment = self.segments.iter().rev().find(|s| s.from <= index)?;
+        if self.seams.iter().any(|s| *s <= index && *s > segment.from) {
+            return None;
+        }
+        Some(self.window.get(index)?.time.saturating_add(segment.offset))
+    }
+
+    /// True if the time of record `index` is not after `time`.
+    fn due(&self, index: u64, time: i64) -> bool {
+        self.log_time(index).is_some_and(|t| t <= time)
+    }
+
+    /// True if enough of the ftrace is read for the log's window.
+    fn reaches(&self, log: &LogWindow, timed: bool) -> bool {
+        let Some(end) = log.back() else { return true };
+        let Some(last) = self.window.end().checked_sub(1).filter(|_| self.window.len() > 0) else { return false };
+        if !timed {
+            return self.window.len() >= FT_AHEAD / 4;
+        }
+        match self.log_time(last) {
+            Some(t) => t > end.time.saturating_add(FT_BEYOND_NS),
+            // Not joined (yet): the aligner asks for what it needs.
+            None => true,
+        }
+    }
+
+    /// True while the ftrace tells about table changes: from its first record
+    /// on to its last, except between two recordings of a concatenated one.
+    fn covers(&self) -> bool {
+        let head = self.window.head();
+        let Some(last) = self.last_written.filter(|_| self.window.len() > 0) else { return false };
+        !self.segments.iter().any(|s| s.seam && s.from > last && s.from <= head)
+            && !self.seams.iter().any(|s| *s > last && *s <= head)
+    }
+
+    /// True if a map behind record `index` maps `page` to `out` again before
+    /// log time `time`: an access then does not prove the old mapping.
+    pub(crate) fn maps_again(&self, index: u64, page: u64, out: u64, time: i64) -> bool {
+        self.window.same_start(index).take(8).any(|(i, r)| {
+            r.kind == FtKind::Map
+                && r.a >> 12 <= page
+                && page - (r.a >> 12) < r.size >> 12
+                && (r.b >> 12).wrapping_add(page - (r.a >> 12)) == out
+                && self.log_time(i).is_none_or(|t| t <= time.saturating_add(PULL_NS))
+        })
+    }
+
+    /// Makes room in a full window whose oldest records cannot be joined;
+    /// gives the number of events dropped.
+    fn drop_oldest(&mut self) -> u64 {
+        let mut dropped = 0;
+        for _ in 0..FT_AHEAD / 4 {
+            if self.log_time(self.window.head()).is_some() {
+                break;
+            }
+            let Some(rec) = self.window.pop() else { break };
+            dropped += u64::from(!rec.done && rec.kind != FtKind::Submit);
+        }
+        while self.aligner.undecided_second().is_some_and(|i| i < self.window.head()) {
+            self.aligner.give_up_second();
+        }
+        self.next = self.next.max(self.window.head());
+        dropped
+    }
+
+    /// Removes written records from the front.
+    fn pop_done(&mut self) {
+        while self.window.get(self.window.head()).is_some_and(|r| r.done) {
+            self.window.pop();
+        }
+        while self.segments.len() > 1 && self.segments[1].from <= self.last_written.unwrap_or(0) {
+            self.segments.pop_front();
+        }
+    }
+}
+
+/// CPUs, for one pass over the window.
+#[derive(Debug, Default)]
+struct CpuSet {
+    low: u128,
+    high: Vec<u32>,
+}
+
+impl CpuSet {
+    fn contains(&self, cpu: u32) -> bool {
+        if cpu < 128 { self.low >> cpu & 1 != 0 } else { self.high.contains(&cpu) }
+    }
+
+    fn insert(&mut self, cpu: u32) {
+        if cpu < 128 {
+            self.low |= 1 << cpu;
+        } else if !self.high.contains(&cpu) {
+            self.high.push(cpu);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The import of a single-level recording: QEMU's log, and the guest's ftrace
+//! if there is one.
+
+use ioasim_events::{CachingMode, OutputSpace};
+
+use super::join::Join;
+use super::lines::{EventSink, LineSource, import_error};
+use super::report::{ImportReport, Options};
+use crate::Result;
+
+/// Imports a log of QEMU's emulated VT-d into `sink`, with the guest's ftrace
+/// if there is one; gives the inputs back for their digests.
+///
+/// # Errors
+/// [`Error::Import`](crate::Error::Import) if the log holds no VT-d event, if
+/// the ftrace does not belong to it, or if more lines are damaged than
+/// allowed; whatever reading or `sink` reports.
+pub fn qemu_log<L: LineSource, F: LineSource>(
+    log: L,
+    guest_ftrace: Option<F>,
+    sink: &mut impl EventSink,
+    options: &mut Options<'_>,
+) -> Result<(ImportReport, L, Option<F>)> {
+    let mut join = Join::new(log, guest_ftrace, sink, options.max_errors);
+    join.run(options)?;
+    let mut report = ImportReport { output_space: OutputSpace::Gpa, ..ImportReport::default() };
+    check(&join)?;
+    count(&join, &mut report);
+    let Join { log, guest, diag, .. } = join;
+    diag.finish(&mut report);
+    Ok((report, log.into_lines(), guest.map(|g| g.reader.into_lines())))
+}
+
+/// Refuses inputs that are not what they were given as.
+fn check<L: LineSource, F: LineSource, S: EventSink>(join: &Join<L, F, S>) -> Result<()> {
+    let path = join.log.lines().path();
+    if join.log.counts.vtd_events == 0 {
+        return Err(import_error(path, no_vtd_event(join.log.counts.lines, join.log.other_iommu)));
+    }
+    let Some(g) = &join.guest else { return Ok(()) };
+    let path = g.reader.lines().path();
+    if g.reader.counts.events == 0 {
+        return Err(import_error(
+            path,
+            format!(
+                "no ftrace event in {} lines (looked for \"TASK-PID [CPU] SECONDS: map: IOMMU: ...\", unmap and \
+                 qi_submit); give the guest's trace text as --guest-ftrace",
+                g.reader.counts.lines
+            ),
+        ));
+    }
+    if g.aligner.matched == 0 {
+        return Err(import_error(
+            path,
+            format!(
+                "nothing in it was found in the log: {} invalidation descriptors (qi_submit) here, {} in the log, none \
+                 in common; check that both are of the same run, or import the log alone",
+                g.reader.counts.descriptors,
+                join.out.counts.invalidations
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Why a file is refused as a QEMU log.
+pub(crate) fn no_vtd_event(lines: u64, other: Option<&str>) -> String {
+    match other {
+        Some(other) => format!(
+            "no VT-d event in {lines} lines, but events of {other}, which cannot be imported yet; record with \
+             -device intel-iommu"
+        ),
+        None => format!(
+            "no VT-d event in {lines} lines (looked for vtd_iotlb_page_hit, vtd_iotlb_page_update, \
+             vtd_dmar_translate, vtd_inv_desc*); record with -trace 'vtd_*' -D FILE and QEMU's log backend"
+        ),
+    }
+}
+
+fn count<L: LineSource, F: LineSource, S: EventSink>(join: &Join<L, F, S>, report: &mut ImportReport) {
+    let mut add = |name: &str, n: u64| {
+        report.counts.insert(name.into(), n);
+    };
+    let l = &join.log.counts;
+    add("log_lines", l.lines);
+    add("log_vtd_events", l.vtd_events);
+    add("log_seams", join.log.clock().seams);
+    add("log_times_clamped", join.log.clock().clamped);
+    add("dma_without_translate_line", l.without_translate);
+    add("dma_without_iotlb_line", l.translate_only);
+    add("dma_faults", l.faults);
+    add("iotlb_overflows", l.iotlb_resets);
+    let e = &join.out.counts;
+    add("events", e.events);
+    add("dma", e.dma);
+    add("maps", e.maps);
+    add("unmaps", e.unmaps);
+    add("invalidations", e.invalidations);
+    add("attaches", e.attaches);
+    add("maps_inferred", e.inferred_maps);
+    add("unmaps_inferred", e.inferred_unmaps);
+    add("labels", e.labels);
+    add("labels_unlike_qemu_iotlb", e.labels_unlike_qemu);
+    add("stale_hits", e.stale_hits);
+    add("mappings_forgotten", join.out.tables.forgotten);
+    report.child_levels = join.log.levels;
+    if !join.log.clock().timed() {
+        report.notes.push("The log has no time stamps: events are 1 us apart.".into());
+    }
+    let Some(g) = &join.guest else { return };
+    add("maps_inferred_within_ftrace", e.inferred_maps_covered);
+    add("unmaps_inferred_within_ftrace", e.inferred_unmaps_covered);
+    add("unmaps_of_unknown_pages", e.unmaps_of_unknown);
+    add("invalidations_for_maps_only", e.map_notify);
+    let f = &g.reader.counts;
+    add("ftrace_lines", f.lines);
+    add("ftrace_maps", f.maps);
+    add("ftrace_unmaps", f.unmaps);
+    add("ftrace_unmaps_of_nothing", f.empty_unmaps);
+    add("ftrace_descriptors", f.descriptors);
+    add("ftrace_events_lost", f.lost);
+    add("ftrace_seams", g.reader.clock().seams);
+    let c = &join.counts;
+    add("table_changes", c.table_changes);
+    add("table_changes_by_dma", c.by_dma);
+    add("table_changes_by_invalidation", c.by_invalidation);
+    add("table_changes_by_pairing", c.by_pairing);
+    add("table_changes_by_liveness", c.by_liveness);
+    add("table_changes_by_adjacency", c.by_adjacency);
+    add("table_changes_without_domain", c.without_domain);
+    add("table_changes_contradicted", c.contradictions);
+    add("maps_notified", c.notified);
+    add("maps_moved_before_their_dma", c.pulled);
+    add("unmaps_moved_behind_their_dma", c.held);
+    add("order_conflicts", c.order_conflicts);
+    add("ftrace_events_not_joined", c.not_joined);
+    add("markers", c.markers);
+    let a = &g.aligner;
+    add("descriptors_joined", a.matched);
+    add("descriptors_only_in_log", a.first_unmatched);
+    add("descriptors_only_in_ftrace", a.second_unmatched);
+    add("join_resyncs", a.resyncs);
+    if g.caching.known() {
+        report.caching_mode = if g.caching.on() { CachingMode::On } else { CachingMode::Off };
+    }
+}
