@@ -175,6 +175,21 @@ pub struct ShadowCounters {
     pub resident_entries_peak: u64,
 }
 
+impl ShadowCounters {
+    /// Adds the work of a part; the peak is the larger of both.
+    pub fn add(&mut self, part: &ShadowCounters) {
+        self.syncs += part.syncs;
+        self.entries_examined += part.entries_examined;
+        self.pte_reads += part.pte_reads;
+        self.mapped += part.mapped;
+        self.unmapped += part.unmapped;
+        self.skipped += part.skipped;
+        self.map_calls += part.map_calls;
+        self.unmap_calls += part.unmap_calls;
+        self.resident_entries_peak = self.resident_entries_peak.max(part.resident_entries_peak);
+    }
+}
+
 /// Parent changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParentCounters {

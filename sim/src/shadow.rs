@@ -8,7 +8,7 @@
 use crate::events::{PageSize, Perm};
 use crate::parent::Parent;
 use crate::results::ShadowCounters;
-use crate::table::{FANOUT, Leaf, NodeId, Prune, RadixTable, entry_span, index};
+use crate::table::{FANOUT, Leaf, Lowest, NodeId, Prune, RadixTable, entry_span, index};
 
 /// A change of the shadow, as the VMM asks the host for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,8 +118,21 @@ impl Shadow {
         }
         let first = index(level, start.max(base));
         let last = index(level, (end - 1).min(node_end - 1));
-        for i in first..=last {
+        let mut i = first;
+        while i <= last {
+            if level == 0 {
+                // Most entries are as they were: pass over them in a block.
+                let same = self.unchanged(cx.child, node, base, i, last);
+                cx.counters.pte_reads += same;
+                cx.counters.entries_examined += same;
+                cx.counters.skipped += same;
+                i += same as usize;
+                if i > last {
+                    break;
+                }
+            }
             let at = base + i as u64 * span;
+            i += 1;
             let e = cx.child.read(node, level, at);
             cx.counters.pte_reads += 1;
             if let Some(below) = e.node() {
@@ -136,6 +149,28 @@ impl Shadow {
         if covered {
             cx.child.clear_dirty(node);
         }
+    }
+
+    /// How many entries of a lowest-level node, from `first` to `last`, are
+    /// what was last seen of them, up to the first that is not.
+    fn unchanged(
+        &self,
+        child: &RadixTable,
+        node: NodeId,
+        base: u64,
+        first: usize,
+        last: usize,
+    ) -> u64 {
+        let now = &child.node_entries(node)[first..=last];
+        let same = match self.synced.lowest(base) {
+            Lowest::Node(seen) => {
+                let seen = &self.synced.node_entries(seen)[first..=last];
+                now.iter().zip(seen).take_while(|(a, b)| a == b).count()
+            }
+            Lowest::Absent => now.iter().take_while(|e| !e.is_present()).count(),
+            Lowest::LargerLeaf => 0,
+        };
+        same as u64
     }
 
     /// A node whose entries the last full look at it found in line: the VMM
@@ -155,13 +190,14 @@ impl Shadow {
         cx.counters.entries_examined += others;
         cx.counters.skipped += others;
         let mut left = pointers;
-        for i in 0..FANOUT {
-            if left == 0 {
-                break;
-            }
-            let at = base + i as u64 * entry_span(level);
+        let mut i = 0;
+        while left > 0 {
+            let entries = &cx.child.node_entries(node)[i..];
+            let Some(next) = entries.iter().position(|e| e.node().is_some()) else { break };
+            i += next + 1;
+            left -= 1;
+            let at = base + (i - 1) as u64 * entry_span(level);
             if let Some(below) = cx.child.read(node, level, at).node() {
-                left -= 1;
                 self.sync_node(cx, below, level - 1, at, start, end);
             }
         }

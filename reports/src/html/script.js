@@ -23,9 +23,7 @@
         const body = table.tBodies[0];
         const key = (row) => row.cells[column].textContent;
         const order = (a, b) => text ? key(a).localeCompare(key(b)) : value(key(a)) - value(key(b));
-        const rows = [...body.rows].sort(order);
-        if (down) rows.reverse();
-        body.append(...rows);
+        body.append(...[...body.rows].sort((a, b) => down ? order(b, a) : order(a, b)));
       });
     });
   }

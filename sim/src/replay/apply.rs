@@ -6,6 +6,7 @@ use super::spaces::{PARENT_SPACE, SpaceId};
 use crate::cache::{PageRange, Store, Tag};
 use crate::config::{CachingModeConfig, Nesting};
 use crate::events::{DomainId, Event, Flags, Kind, PageSize, Perm, Scope};
+use crate::results::ShadowCounters;
 use crate::shadow::{ShadowOp, SyncContext};
 use crate::sync;
 
@@ -287,11 +288,18 @@ impl<S: Store> Engine<S> {
             return;
         }
         let end = 1 << child.width();
-        let counters = &mut self.counters.shadow;
-        counters.syncs += 1;
-        let cx = &mut SyncContext { child, parent: &self.parent, ops: &mut self.ops, counters };
+        let mut work = ShadowCounters { syncs: 1, ..ShadowCounters::default() };
+        let (parent, ops) = (&self.parent, &mut self.ops);
+        let cx = &mut SyncContext { child, parent, ops, counters: &mut work };
         shadow.sync(cx, 0, end);
         self.ops.clear();
+        if !self.policy.wants_invalidations() {
+            // The VMM replays its own record of the calls: no guest entry is read.
+            work.entries_examined = 0;
+            work.pte_reads = 0;
+            work.skipped = 0;
+        }
+        self.counters.shadow.add(&work);
     }
 
     /// The parent changed under `[gpa, gpa + len)`: policy `flush-all`.

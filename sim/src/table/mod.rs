@@ -50,6 +50,17 @@ struct NodeMeta {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeId(pub u32);
 
+/// What covers an address at the lowest level ([`RadixTable::lowest`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lowest {
+    /// A node.
+    Node(NodeId),
+    /// Nothing is mapped in its 2 MiB.
+    Absent,
+    /// A leaf of 2 MiB or more.
+    LargerLeaf,
+}
+
 /// A pointer to a node as a paging-structure cache keeps it.
 ///
 /// Hardware that uses a cached pointer to a freed node reads a page that may
@@ -199,6 +210,22 @@ impl RadixTable {
             node = e.node()?;
         }
         None
+    }
+
+    /// The lowest-level node that covers `addr`: its 512 entries translate
+    /// 4 KiB each.
+    #[inline]
+    pub fn lowest(&self, addr: u64) -> Lowest {
+        let mut node = Self::ROOT;
+        for level in (1..self.levels).rev() {
+            let e = self.read(node, level, addr);
+            match e.node() {
+                Some(below) => node = below,
+                None if e.is_leaf() => return Lowest::LargerLeaf,
+                None => return Lowest::Absent,
+            }
+        }
+        Lowest::Node(node)
     }
 
     /// True if any leaf lies in `[start, end)`. Needs [`Prune::Empty`] to be

@@ -47,20 +47,26 @@ impl ChunkStream {
         let failed = out.clone();
         let work = move || {
             let done = catch_unwind(AssertUnwindSafe(|| decode(&shared, &out)));
-            let result = done
-                .unwrap_or_else(|panic| Err(Error::damaged(&shared.path, panic_text(&*panic))));
+            let result =
+                done.unwrap_or_else(|panic| Err(Error::damaged(&shared.path, panic_text(&*panic))));
             if let Err(error) = result {
                 let _ = out.send(Err(error));
             }
         };
-        let thread = match thread::Builder::new().name("trace-decode".into()).spawn(work) {
+        let thread = match thread::Builder::new()
+            .name("trace-decode".into())
+            .spawn(work)
+        {
             Ok(thread) => Some(thread),
             Err(e) => {
                 let _ = failed.send(Err(Error::io("start a thread for", &path, e)));
                 None
             }
         };
-        ChunkStream { chunks: Some(chunks), thread }
+        ChunkStream {
+            chunks: Some(chunks),
+            thread,
+        }
     }
 }
 
@@ -93,7 +99,10 @@ fn decode(shared: &Shared, out: &Sender<Result<Arc<Chunk>>>) -> Result<()> {
     let mut last_time = 0;
     for g in 0..shared.footer.num_row_groups() {
         let in_group = |e: ParquetError| {
-            Error::damaged(&shared.path, format!("row group {g} from row {first}: {}", plain(&e)))
+            Error::damaged(
+                &shared.path,
+                format!("row group {g} from row {first}: {}", plain(&e)),
+            )
         };
         let mut columns = Columns::open(shared, g).map_err(in_group)?;
         let mut left = shared.footer.row_group(g).num_rows() as u64;
@@ -126,7 +135,11 @@ fn check(shared: &Shared, events: &Chunk, last_time: &mut i64) -> Result<()> {
     // A maximum over all is one vector instruction per eight events.
     let worst = events.kind.iter().fold(0, |m, &k| m.max(k as u32));
     if worst >= KINDS {
-        let at = events.kind.iter().position(|&k| k as u32 >= KINDS).unwrap_or(0);
+        let at = events
+            .kind
+            .iter()
+            .position(|&k| k as u32 >= KINDS)
+            .unwrap_or(0);
         return Err(Error::UnknownKind {
             path: shared.path.clone(),
             row: events.first + at as u64,
@@ -141,7 +154,10 @@ fn check(shared: &Shared, events: &Chunk, last_time: &mut i64) -> Result<()> {
         let backwards = |t: &i64| std::mem::replace(&mut previous, *t) > *t;
         let at = times.iter().position(backwards).unwrap_or(0);
         let row = events.first + at as u64;
-        return Err(Error::damaged(&shared.path, format!("the time goes back at row {row}")));
+        return Err(Error::damaged(
+            &shared.path,
+            format!("the time goes back at row {row}"),
+        ));
     }
     *last_time = times[times.len() - 1];
     Ok(())
@@ -180,7 +196,10 @@ impl Columns {
                 let columns = shared.footer.row_group(group).columns();
                 let spans = columns.iter().map(|c| c.byte_range());
                 let start = spans.clone().map(|s| s.0).min().unwrap_or(0);
-                let end = spans.map(|(at, len)| at.saturating_add(len)).max().unwrap_or(0);
+                let end = spans
+                    .map(|(at, len)| at.saturating_add(len))
+                    .max()
+                    .unwrap_or(0);
                 PageSource::checked(&shared.source, start, end, sum)?
             }
             None => PageSource::new(&shared.source),
@@ -228,7 +247,10 @@ fn fill<T: DataType>(
         .read_records(rows, None, None, to)
         .map_err(|e| ParquetError::General(format!("column {name}: {}", plain(&e))))?;
     if read != rows || to.len() != rows {
-        return Err(ParquetError::General(format!("column {name} ends {} rows early", rows - read)));
+        return Err(ParquetError::General(format!(
+            "column {name} ends {} rows early",
+            rows - read
+        )));
     }
     Ok(())
 }
@@ -245,5 +267,8 @@ pub(super) fn column_reader<T: DataType>(
     let source = Arc::new(source.clone());
     let rows = usize::try_from(group.num_rows()).unwrap_or(0);
     let pages = SerializedPageReader::new(source, chunk, rows, None)?;
-    Ok(ColumnReaderImpl::new(chunk.column_descr_ptr(), Box::new(pages)))
+    Ok(ColumnReaderImpl::new(
+        chunk.column_descr_ptr(),
+        Box::new(pages),
+    ))
 }

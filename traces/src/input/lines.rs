@@ -51,7 +51,9 @@ impl Lines {
     pub fn ready(&mut self) -> bool {
         if let Next::Unknown = self.next {
             let rest = &self.block[self.at..];
-            let Some(length) = memchr(b'\n', rest) else { return false };
+            let Some(length) = memchr(b'\n', rest) else {
+                return false;
+            };
             if self.carrying {
                 self.extend_carry(self.at + length);
                 self.at += length + 1;
@@ -109,7 +111,11 @@ impl Lines {
             [text @ .., b'\r'] if !truncated => text,
             text => text,
         };
-        Some(Line { number: self.number, bytes, truncated })
+        Some(Line {
+            number: self.number,
+            bytes,
+            truncated,
+        })
     }
 
     /// Appends the block from `at` to `end` to the carried line.

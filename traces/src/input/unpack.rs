@@ -82,7 +82,11 @@ impl Unpacker {
             });
         }
         let start = magic.clone();
-        let raw = Hashed { inner: Cursor::new(start).chain(file), hash: Sha256::new(), read };
+        let raw = Hashed {
+            inner: Cursor::new(start).chain(file),
+            hash: Sha256::new(),
+            read,
+        };
         let buffered = |raw| BufReader::with_capacity(READ_BYTES, raw);
         let starting = |e| Error::io("decompress", path, e);
         let format = match magic[..] {
@@ -101,7 +105,12 @@ impl Unpacker {
             }
             _ => Format::Plain(raw),
         };
-        Ok(Unpacker { path: path.to_owned(), format, text_bytes: 0, pending: None })
+        Ok(Unpacker {
+            path: path.to_owned(),
+            format,
+            text_bytes: 0,
+            pending: None,
+        })
     }
 
     /// Fills `block`, or as much of it as there is text left.
@@ -146,7 +155,10 @@ impl Unpacker {
         io::copy(&mut raw, &mut io::sink()).map_err(|e| Error::io("read", &path, e))?;
         let hash = raw.hash.finalize();
         let sha256 = hash.iter().map(|b| format!("{b:02x}")).collect();
-        Ok(Digest { bytes: raw.read.load(Ordering::Relaxed), sha256 })
+        Ok(Digest {
+            bytes: raw.read.load(Ordering::Relaxed),
+            sha256,
+        })
     }
 
     fn failed(&self, error: io::Error) -> Error {

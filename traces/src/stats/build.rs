@@ -238,7 +238,9 @@ impl StatsBuilder {
         domain.maps += 1;
         self.inferred.maps_unattributed += u64::from(e.domain == DomainId::NONE);
         self.inferred.maps_notified += u64::from(e.flags.has(Flags::NOTIFIED));
-        let Some((first, last)) = span(e.addr, e.size) else { return };
+        let Some((first, last)) = span(e.addr, e.size) else {
+            return;
+        };
         self.maps.mapped_bytes = self.maps.mapped_bytes.saturating_add(e.size);
         self.size_classes[(u64::BITS - (e.size - 1).leading_zeros()) as usize] += 1;
         for page in pages(e.addr, e.size) {
@@ -250,7 +252,9 @@ impl StatsBuilder {
         self.maps.remapped_bytes = self.maps.remapped_bytes.saturating_add(clamp(again));
         let pages = to_pages(domain.extents.bytes());
         domain.peak_pages = domain.peak_pages.max(pages);
-        self.mapped_pages = self.mapped_pages.saturating_add(pages - to_pages(before).min(pages));
+        self.mapped_pages = self
+            .mapped_pages
+            .saturating_add(pages - to_pages(before).min(pages));
         self.maps.peak_pages = self.maps.peak_pages.max(self.mapped_pages);
     }
 
@@ -258,7 +262,9 @@ impl StatsBuilder {
         let domain = self.domains.entry(e.domain.0).or_default();
         domain.unmaps += 1;
         self.inferred.maps_unattributed += u64::from(e.domain == DomainId::NONE);
-        let Some((first, last)) = span(e.addr, e.size) else { return };
+        let Some((first, last)) = span(e.addr, e.size) else {
+            return;
+        };
         self.maps.unmapped_bytes = self.maps.unmapped_bytes.saturating_add(e.size);
         let before = to_pages(domain.extents.bytes());
         let (lifetimes, per_map) = (&mut self.lifetimes, &mut self.accesses_per_map);
@@ -282,11 +288,17 @@ impl StatsBuilder {
                 i.page += 1;
                 let pages = (e.size >> PAGE_SHIFT).max(1);
                 i.page_covered_pages = i.page_covered_pages.saturating_add(pages);
-                self.domains.entry(e.domain.0).or_default().invalidations_page += 1;
+                self.domains
+                    .entry(e.domain.0)
+                    .or_default()
+                    .invalidations_page += 1;
             }
             Some(Scope::Domain) => {
                 i.domain += 1;
-                self.domains.entry(e.domain.0).or_default().invalidations_domain += 1;
+                self.domains
+                    .entry(e.domain.0)
+                    .or_default()
+                    .invalidations_domain += 1;
             }
             Some(Scope::Global) => i.global += 1,
             Some(Scope::Context) => i.context += 1,
@@ -335,7 +347,11 @@ impl StatsBuilder {
         });
         self.recorded.label_hit_share =
             share(self.recorded.label_hits, self.recorded.dma_with_label);
-        let classes = self.size_classes.iter().enumerate().filter(|(_, n)| **n > 0);
+        let classes = self
+            .size_classes
+            .iter()
+            .enumerate()
+            .filter(|(_, n)| **n > 0);
         self.maps.sizes = classes
             .map(|(log2, &maps)| SizeClass {
                 up_to_bytes: 1u64.checked_shl(log2 as u32).unwrap_or(u64::MAX),

@@ -50,7 +50,10 @@ pub struct Page {
 
 impl Page {
     pub fn new(width: usize) -> Page {
-        Page { out: String::new(), width }
+        Page {
+            out: String::new(),
+            width,
+        }
     }
 
     pub fn finish(self) -> String {
