@@ -34,7 +34,7 @@ impl Measures {
             requests,
             hit_rate: ratio(c.iotlb.hits, c.iotlb.lookups),
             reads_per_miss: ratio(c.walk.memory_reads, c.iotlb.misses),
-            reads_per_dma: ratio(c.walk.memory_reads, c.iotlb.hits),
+            reads_per_dma: ratio(c.walk.memory_reads, requests),
             traps: per_1000(c.guest.traps, requests),
             shadow_maps: per_1000(c.shadow.mapped, requests),
             shadow_unmaps: per_1000(c.shadow.unmapped, requests),
