@@ -49,11 +49,14 @@ fn cache(entries: usize, ways: usize) -> (f64, u64) {
 
 /// The whole functional replay.
 fn engine(entries: u64, ways: u64, policy: &str, preset: &str) -> (f64, u64) {
-    let config = common::config(preset, &[
-        &format!("iotlb.entries={entries}"),
-        &format!("iotlb.ways={ways}"),
-        &format!("iotlb.replacement={policy}"),
-    ]);
+    let config = common::config(
+        preset,
+        &[
+            &format!("iotlb.entries={entries}"),
+            &format!("iotlb.ways={ways}"),
+            &format!("iotlb.replacement={policy}"),
+        ],
+    );
     let chunks = common::accesses(Zipf::new(SEED), REQUESTS);
     let replay = common::prepared(&config, REQUESTS);
     let start = common::cpu_seconds();

@@ -29,7 +29,8 @@ pub fn load(argument: &str, settings: &[String]) -> Result<Config> {
         let what = format!("{argument} is no configuration file (a TOML text of at most 1 MiB)");
         return Err(Usage(what).into());
     }
-    let text = std::fs::read_to_string(path).with_context(|| format!("configuration {argument}"))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("configuration {argument}"))?;
     let name = path.file_stem().map_or("config".into(), |s| s.to_string_lossy().into_owned());
     Ok(resolve(&Layer::Text { origin: argument.into(), text, name }, settings)?)
 }

@@ -27,10 +27,19 @@ pub fn assemble(
     let totals = &meta.totals;
     let json = serde_json::to_value(meta)?;
     let word = |key: &str| json[key].as_str().unwrap_or_default().to_string();
-    let prefixed = |prefix: &str| -> BTreeMap<String, u64> {
-        let counts = meta.import_counts.iter();
-        counts.filter_map(|(k, v)| Some((k.strip_prefix(prefix)?.to_string(), *v))).collect()
+    let pick = |names: &[(&str, &str)]| -> BTreeMap<String, u64> {
+        let found = |(from, to): &(&str, &str)| {
+            let n = meta.import_counts.get(*from)?;
+            Some((to.to_string(), *n))
+        };
+        names.iter().filter_map(found).collect()
     };
+    let mut recorded = pick(&[("labels", "labels"), ("outputs", "outputs")]);
+    let shadow_ops = ["shadow_map", "shadow_unmap"].iter().filter_map(|k| totals.kinds.get(*k));
+    let shadow_ops: u64 = shadow_ops.sum();
+    if shadow_ops > 0 {
+        recorded.insert("shadow_ops".into(), shadow_ops);
+    }
     let sample = path.is_none_or(|p| p == Path::new("sample") && !p.exists());
     let trace = TraceSection {
         path: match path {
@@ -64,10 +73,16 @@ pub fn assemble(
             .iter()
             .map(|m| Marker { time_ns: m.time_ns, text: m.text.clone() })
             .collect(),
-        recorded: prefixed("recorded_"),
-        inferred: prefixed("inferred_"),
+        recorded,
+        inferred: pick(&[
+            ("maps_inferred", "maps"),
+            ("unmaps_inferred", "unmaps"),
+            ("attaches", "attachments"),
+            ("table_changes_by_adjacency", "domains of maps and unmaps, by adjacency"),
+        ]),
     };
-    let version = Version { ioasim: VERSION.into(), git: option_env!("IOASIM_GIT").map(Into::into) };
+    let version =
+        Version { ioasim: VERSION.into(), git: option_env!("IOASIM_GIT").map(Into::into) };
     Ok(Document::new(version, trace, runs))
 }
 

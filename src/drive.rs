@@ -60,7 +60,9 @@ pub fn replay_all(
                     }
                 }
                 if round.len() == ROUND
-                    && send.send(Ok(std::mem::replace(&mut round, Vec::with_capacity(ROUND)))).is_err()
+                    && send
+                        .send(Ok(std::mem::replace(&mut round, Vec::with_capacity(ROUND))))
+                        .is_err()
                 {
                     return;
                 }

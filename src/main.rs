@@ -41,7 +41,8 @@ fn main() -> ExitCode {
         Err(e) => {
             // `ioasim ... | head` is no failure of ours.
             if e.chain().any(|c| {
-                c.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
+                c.downcast_ref::<std::io::Error>()
+                    .is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
             }) {
                 return ExitCode::SUCCESS;
             }

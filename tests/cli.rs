@@ -45,9 +45,8 @@ fn results_do_not_depend_on_the_number_of_threads() {
 #[test]
 fn the_sample_verifies_under_every_preset() {
     for preset in ioasim_sim::config::preset_names() {
-        let out = succeeds(
-            ioasim().args(["replay", "sample", "-c", preset, "--verify", "--json", "-"]),
-        );
+        let out =
+            succeeds(ioasim().args(["replay", "sample", "-c", preset, "--verify", "--json", "-"]));
         let run = &json(&out)["runs"][0];
         let verify = &run["verify"];
         assert_eq!(verify["target_mismatches"], 0, "{preset}: {verify}");
@@ -119,7 +118,8 @@ fn configuration_files_build_on_presets() {
     let own = "preset = \"sw-nested-map\"\n[iotlb]\nentries = 64\nways = 64\n";
     dir.write("mine.toml", own);
     let run = |file: &str| {
-        let out = succeeds(ioasim().args(["replay", "sample", "--json", "-", "-c"]).arg(dir.path(file)));
+        let out =
+            succeeds(ioasim().args(["replay", "sample", "--json", "-", "-c"]).arg(dir.path(file)));
         json(&out)["runs"][0]["config"].clone()
     };
     let config = run("mine.toml");
@@ -131,7 +131,8 @@ fn configuration_files_build_on_presets() {
     assert_eq!(run("shown.toml")["sync"]["policy"], "invalidate-full");
     for bad in ["name = 3", "[iotlb", "iotlb = 7", "preset = 1", "preset = \"nope\""] {
         dir.write("bad.toml", bad);
-        let (code, _, err) = fails(ioasim().args(["replay", "sample", "-c"]).arg(dir.path("bad.toml")));
+        let (code, _, err) =
+            fails(ioasim().args(["replay", "sample", "-c"]).arg(dir.path("bad.toml")));
         assert_eq!(code, 2, "{bad}: {err}");
         assert!(err.contains("bad.toml") || err.contains("nope"), "{bad}: {err}");
     }
@@ -156,7 +157,8 @@ fn broken_traces_are_refused() {
             assert_eq!(code, 1, "{file}: {err}");
             assert!(err.contains(file) && !err.contains("panicked"), "{file}: {err}");
         }
-        let (code, _, err) = fails(ioasim().arg("compare").arg(&path).arg("-o").arg(dir.path("out")));
+        let (code, _, err) =
+            fails(ioasim().arg("compare").arg(&path).arg("-o").arg(dir.path("out")));
         assert_eq!(code, 1, "{file}: {err}");
         assert!(!dir.path("out").exists(), "{file}: nothing half-written");
     }
@@ -194,7 +196,9 @@ fn contradictory_events_are_counted() {
     ];
     write_trace(&dir.path("t.parquet"), &events);
     let out = succeeds(
-        ioasim().args(["replay", "-c", "hw-nested", "--json", "-", "--verify"]).arg(dir.path("t.parquet")),
+        ioasim()
+            .args(["replay", "-c", "hw-nested", "--json", "-", "--verify"])
+            .arg(dir.path("t.parquet")),
     );
     let c = &json(&out)["runs"][0]["counters"];
     let d = &c["diagnostics"];
@@ -234,7 +238,9 @@ fn an_output_folder_that_cannot_be_written_is_named() {
     assert_eq!(code, 1);
     assert!(err.contains("file/report"), "{err}");
     let (code, _, err) = fails(
-        ioasim().args(["replay", "sample", "-c", "passthrough", "--json"]).arg(dir.path("no/r.json")),
+        ioasim()
+            .args(["replay", "sample", "-c", "passthrough", "--json"])
+            .arg(dir.path("no/r.json")),
     );
     assert_eq!(code, 1);
     assert!(err.contains("no/r.json") || err.contains("no"), "{err}");

@@ -23,11 +23,14 @@ pub fn config(preset: &str, settings: &[&str]) -> Config {
 
 /// `hw-nested` with an IOTLB of this shape.
 pub fn hw_nested(entries: u64, ways: u64, policy: &str) -> Config {
-    config("hw-nested", &[
-        &format!("iotlb.entries={entries}"),
-        &format!("iotlb.ways={ways}"),
-        &format!("iotlb.replacement={policy}"),
-    ])
+    config(
+        "hw-nested",
+        &[
+            &format!("iotlb.entries={entries}"),
+            &format!("iotlb.ways={ways}"),
+            &format!("iotlb.replacement={policy}"),
+        ],
+    )
 }
 
 /// One event of the trace's only domain.
@@ -55,7 +58,11 @@ pub fn accesses(pages: impl Iterator<Item = u64>, requests: usize) -> Vec<Chunk>
     let mut chunks = Vec::new();
     let mut chunk = Chunk::default();
     for (i, page) in pages.take(requests).enumerate() {
-        let e = Event { flags: Flags::READ, time_ns: i as u64, ..event(Kind::Dma, BASE + page * 4096, 64, 0) };
+        let e = Event {
+            flags: Flags::READ,
+            time_ns: i as u64,
+            ..event(Kind::Dma, BASE + page * 4096, 64, 0)
+        };
         chunk.push(&e);
         if chunk.len() == CHUNK {
             let first = chunk.first + CHUNK as u64;

@@ -126,9 +126,8 @@ impl Parent {
             if table.lookup(at).is_none() {
                 let out = place(at >> size.shift(), size, self.seed) << size.shift();
                 let next = &mut self.next_host_page;
-                let mapped = table.map(at, out, size.bytes(), Perm::RW, size, &mut |_, _| {
-                    take_page(next)
-                });
+                let mapped =
+                    table.map(at, out, size.bytes(), Perm::RW, size, &mut |_, _| take_page(next));
                 debug_assert!(mapped.is_ok(), "covered");
                 self.synthesized += 1;
             }

@@ -27,6 +27,7 @@ pub struct RunResult {
 
 /// What of a run's input was recorded, simulated or assumed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RunProvenance {
     /// `recorded`, or the configured layout (`identity`, `2m`, ...).
     pub parent_layout: String,
@@ -45,6 +46,7 @@ pub struct RunProvenance {
 
 /// Totals of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Counters {
     /// Device accesses.
     pub dma: DmaCounters,
@@ -64,6 +66,7 @@ pub struct Counters {
 
 /// Device accesses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DmaCounters {
     /// Translation requests.
     pub requests: u64,
@@ -75,6 +78,7 @@ pub struct DmaCounters {
 
 /// IOTLB outcomes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct IotlbCounters {
     /// Look-ups.
     pub lookups: u64,
@@ -94,6 +98,7 @@ pub struct IotlbCounters {
 
 /// Misses by cause; `docs/miss-causes.md` has the definition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MissCauses {
     /// First reference.
     pub cold: u64,
@@ -107,6 +112,7 @@ pub struct MissCauses {
 
 /// Walks by the hardware walker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct WalkCounters {
     /// Walks started.
     pub walks: u64,
@@ -128,6 +134,7 @@ pub struct WalkCounters {
 
 /// The guest's operations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct GuestCounters {
     /// Map events.
     pub maps: u64,
@@ -141,6 +148,7 @@ pub struct GuestCounters {
 
 /// Invalidations by reach.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct InvalidationCounters {
     /// Page-selective.
     pub page: u64,
@@ -154,6 +162,7 @@ pub struct InvalidationCounters {
 
 /// Work on the shadow table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ShadowCounters {
     /// Synchronisations run.
     pub syncs: u64,
@@ -192,6 +201,7 @@ impl ShadowCounters {
 
 /// Parent changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ParentCounters {
     /// Recorded parent maps.
     pub maps: u64,
@@ -207,6 +217,7 @@ pub struct ParentCounters {
 
 /// Data that contradicts itself. Not errors: real traces contain them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Diagnostics {
     /// Maps over pages that were mapped to something else.
     pub overlapping_maps: u64,
@@ -222,6 +233,7 @@ pub struct Diagnostics {
 
 /// Totals of one device.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DeviceCounters {
     /// Requester id as `BB:DD.F`.
     pub device: String,
@@ -242,6 +254,7 @@ pub struct DeviceCounters {
 /// Counts per interval. All vectors have the same length; interval `i` is
 /// `[i * interval_ns, (i+1) * interval_ns)` of trace time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Series {
     /// Length of an interval in ns.
     pub interval_ns: u64,
@@ -261,6 +274,7 @@ pub struct Series {
 
 /// Outcome of `--verify`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Verify {
     /// Translations whose output was compared with the recording.
     pub translations: u64,

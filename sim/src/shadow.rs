@@ -250,7 +250,14 @@ impl Shadow {
     }
 
     /// A captured map call: no look at the child's table.
-    pub fn map_call(&mut self, cx: &mut SyncContext<'_>, iova: u64, gpa: u64, len: u64, perm: Perm) {
+    pub fn map_call(
+        &mut self,
+        cx: &mut SyncContext<'_>,
+        iova: u64,
+        gpa: u64,
+        len: u64,
+        perm: Perm,
+    ) {
         if self.table.any_in(iova, iova + len) {
             self.unmap_call(cx, iova, len);
         }
@@ -280,11 +287,17 @@ impl Shadow {
             let piece = (leaf.size.bytes() - (hpa & (leaf.size.bytes() - 1))).min(len - done);
             let rights = perm.and(leaf.perm);
             let next = &mut self.next_host_page;
-            let mapped =
-                self.table.map(iova + done, hpa, piece, rights, leaf.size, &mut |_: u32, _: u64| {
+            let mapped = self.table.map(
+                iova + done,
+                hpa,
+                piece,
+                rights,
+                leaf.size,
+                &mut |_: u32, _: u64| {
                     *next += 4096;
                     *next
-                });
+                },
+            );
             debug_assert!(mapped.is_ok(), "as wide as the child");
             if done == 0 {
                 first = hpa;

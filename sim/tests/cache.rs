@@ -122,8 +122,13 @@ fn check<P: Replacement<Config = ()>>(
     Ok(())
 }
 
+/// Fixed number of cases, no files written; a failure prints its input.
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(cases(200))]
 
     #[test]
     fn lru(shape in shape(), seed: u64, ops in vec(op(), 1..400)) {
@@ -188,7 +193,7 @@ fn qemu_op() -> impl Strategy<Value = QemuOp> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(cases(300))]
 
     #[test]
     fn flush_when_full(

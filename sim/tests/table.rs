@@ -186,8 +186,13 @@ fn check(levels: u32, prune: Prune, ops: &[Op]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Fixed number of cases, no files written; a failure prints its input.
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(cases(150))]
 
     #[test]
     fn maps_and_unmaps(

@@ -15,8 +15,7 @@ pub fn run(args: &Compare, quiet: bool) -> Result<()> {
     let configs = configs::load_all(&names, &args.settings)?;
     let trace = args.trace.as_deref();
     let reader = drive::open(trace)?;
-    let runs =
-        drive::replay_all(&reader, &configs, args.verify, usize::from(args.threads), quiet)?;
+    let runs = drive::replay_all(&reader, &configs, args.verify, usize::from(args.threads), quiet)?;
     let failed = super::replay::failures(&runs);
     let documents = [document::assemble(&reader, trace, runs)?];
     let written = write_all(&args.output, &documents)?;

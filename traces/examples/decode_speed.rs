@@ -61,10 +61,7 @@ fn write(path: &Path) -> Result<PathBuf, Box<dyn Error>> {
         writer.push(e)?;
     }
     let pushed = start.elapsed();
-    writer.finish(Meta {
-        tool: "decode_speed".into(),
-        ..Meta::default()
-    })?;
+    writer.finish(Meta { tool: "decode_speed".into(), ..Meta::default() })?;
     let per_event = |d: std::time::Duration| d.as_nanos() as f64 / events.len() as f64;
     println!(
         "write: {:.1} ns/event until all are pushed, {:.1} ns/event until finished",
@@ -97,11 +94,7 @@ fn synthetic() -> Vec<Event> {
         let cpu = random.below(2) as i32;
         let base = |kind| Event {
             domain: DomainId(domain),
-            requester: if kind == Kind::Dma {
-                Requester(requester)
-            } else {
-                Requester::NONE
-            },
+            requester: if kind == Kind::Dma { Requester(requester) } else { Requester::NONE },
             cpu: if kind == Kind::Dma { -1 } else { cpu },
             ..Event::new(kind)
         };
@@ -109,13 +102,8 @@ fn synthetic() -> Vec<Event> {
         let target = 0x10_0000 + random.below(if nic { 0x800 } else { 0x2_0000 });
         let notify = Flags::with_scope(Scope::Page).with(Flags::LEAF_ONLY);
         let mut put = |mut e: Event, random: &mut Random| {
-            now_us += 1
-                + random.below(3)
-                + if random.below(100) == 0 {
-                    random.below(200)
-                } else {
-                    0
-                };
+            now_us +=
+                1 + random.below(3) + if random.below(100) == 0 { random.below(200) } else { 0 };
             e.time_ns = now_us * 1000;
             events.push(e);
         };
@@ -129,15 +117,7 @@ fn synthetic() -> Vec<Event> {
         };
         put(map, &mut random);
         let flags = notify.with(Flags::MAP_NOTIFY);
-        put(
-            Event {
-                addr,
-                size,
-                flags,
-                ..base(Kind::Invalidate)
-            },
-            &mut random,
-        );
+        put(Event { addr, size, flags, ..base(Kind::Invalidate) }, &mut random);
         for i in 0..4 + random.below(12) {
             // Descriptors and completions on a few ring pages, then the buffer.
             let (p, t) = match i % 4 {
@@ -145,42 +125,18 @@ fn synthetic() -> Vec<Event> {
                 ring => (0xf_ff00 + u64::from(domain) * 4 + ring, 0x11_50e0 + ring),
             };
             let offset = random.below(256) * 16;
-            let hit = if p == page {
-                i > 3
-            } else {
-                random.below(50) > 0
-            };
+            let hit = if p == page { i > 3 } else { random.below(50) > 0 };
             let mut flags = Flags::LABEL_KNOWN.with(Flags::OUT_KNOWN);
             if hit {
                 flags = flags.with(Flags::HIT);
             }
             put(
-                Event {
-                    addr: p << 12 | offset,
-                    out: t << 12 | offset,
-                    flags,
-                    ..base(Kind::Dma)
-                },
+                Event { addr: p << 12 | offset, out: t << 12 | offset, flags, ..base(Kind::Dma) },
                 &mut random,
             );
         }
-        put(
-            Event {
-                addr,
-                size,
-                ..base(Kind::Unmap)
-            },
-            &mut random,
-        );
-        put(
-            Event {
-                addr,
-                size,
-                flags: notify,
-                ..base(Kind::Invalidate)
-            },
-            &mut random,
-        );
+        put(Event { addr, size, ..base(Kind::Unmap) }, &mut random);
+        put(Event { addr, size, flags: notify, ..base(Kind::Invalidate) }, &mut random);
     }
     events
 }

@@ -147,18 +147,11 @@ pub enum Error {
 impl Error {
     /// An [`Error::Io`].
     pub fn io(action: &'static str, path: &Path, source: io::Error) -> Error {
-        Error::Io {
-            action,
-            path: path.to_owned(),
-            source,
-        }
+        Error::Io { action, path: path.to_owned(), source }
     }
 
     /// An [`Error::Damaged`].
     pub(crate) fn damaged(path: &Path, why: impl Into<String>) -> Error {
-        Error::Damaged {
-            path: path.to_owned(),
-            why: why.into(),
-        }
+        Error::Damaged { path: path.to_owned(), why: why.into() }
     }
 }

@@ -56,10 +56,7 @@ pub fn open_text(path: &Path) -> Result<TextInput> {
         return Err(Error::io("open", path, reason));
     }
     let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
-    let raw_bytes = file
-        .metadata()
-        .map_err(|e| Error::io("read", path, e))?
-        .len();
+    let raw_bytes = file.metadata().map_err(|e| Error::io("read", path, e))?.len();
     let raw_read = Arc::new(AtomicU64::new(0));
     let unpacker = Unpacker::new(path, file, Arc::clone(&raw_read))?;
     let (out, blocks) = bounded(QUEUED_BLOCKS);

@@ -1,7 +1,7 @@
 //! Traces of `ioasim`: the native Parquet file, text importers, statistics and
 //! the embedded sample.
 //!
-//! * [`file`]: write and read the native file; replay reads [`Chunk`]s from a
+//! * [`mod@file`]: write and read the native file; replay reads [`Chunk`]s from a
 //!   [`file::TraceReader`].
 //! * [`input`]: lines of text logs, compressed or not, read once.
 //! * [`import`]: text logs to events.

@@ -33,10 +33,7 @@ fn other_files_are_told_apart() {
     let p = path.display();
     for (bytes, why) in [
         (&b""[..], "it is empty"),
-        (
-            b"24940@1795405396.607916:vtd_iotlb_page_hit\n",
-            "no Parquet magic at its start and end",
-        ),
+        (b"24940@1795405396.607916:vtd_iotlb_page_hit\n", "no Parquet magic at its start and end"),
         (b"PAR", "no Parquet magic at its start and end"),
     ] {
         std::fs::write(&path, bytes).unwrap();
@@ -53,14 +50,8 @@ fn other_files_are_told_apart() {
              copy or import it again"
         )
     );
-    assert!(matches!(
-        TraceReader::open(&dir.path().join("none")),
-        Err(Error::Io { .. })
-    ));
-    assert!(matches!(
-        TraceReader::from_bytes(b""),
-        Err(Error::NotATrace { .. })
-    ));
+    assert!(matches!(TraceReader::open(&dir.path().join("none")), Err(Error::Io { .. })));
+    assert!(matches!(TraceReader::from_bytes(b""), Err(Error::NotATrace { .. })));
 }
 
 #[test]
@@ -73,26 +64,11 @@ fn other_parquet_files_are_told_apart() {
     let newer = [("ioasim.schema", "ioasim.trace/2".to_owned())];
     foreign(&path, COLUMNS, &newer, 3, foreign_value);
     let text = message(&path);
-    assert!(
-        text.contains("\"ioasim.trace/2\" but this ioasim reads \"ioasim.trace/1\""),
-        "{text}"
-    );
+    assert!(text.contains("\"ioasim.trace/2\" but this ioasim reads \"ioasim.trace/1\""), "{text}");
 
-    foreign(
-        &path,
-        &COLUMNS.replace("REQUIRED INT64 addr;", ""),
-        &keys(3),
-        3,
-        foreign_value,
-    );
+    foreign(&path, &COLUMNS.replace("REQUIRED INT64 addr;", ""), &keys(3), 3, foreign_value);
     assert!(message(&path).contains("column \"addr\" is missing"));
-    foreign(
-        &path,
-        &COLUMNS.replace("INT64 addr", "INT32 addr"),
-        &keys(3),
-        3,
-        foreign_value,
-    );
+    foreign(&path, &COLUMNS.replace("INT64 addr", "INT32 addr"), &keys(3), 3, foreign_value);
     assert!(message(&path).contains("column \"addr\" has type INT32 instead of INT64"));
 
     foreign(&path, COLUMNS, &keys(4), 3, foreign_value);
@@ -111,10 +87,7 @@ fn large_row_groups_and_extra_columns_of_other_writers_are_read() {
     let reader = TraceReader::open(&path).unwrap();
     let all = read(&reader).unwrap();
     assert_eq!(all.len(), 300_000);
-    assert!(
-        all.iter()
-            .all(|e| e.kind == Kind::Dma && e.addr == 7 && e.cpu == -1)
-    );
+    assert!(all.iter().all(|e| e.kind == Kind::Dma && e.addr == 7 && e.cpu == -1));
     assert_eq!(reader.markers().count(), 0);
 }
 
@@ -123,11 +96,7 @@ fn unknown_kinds_and_falling_times_name_the_row() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.parquet");
     let kind = |name: &str| {
-        if name == "kind" {
-            37
-        } else {
-            foreign_value(name)
-        }
+        if name == "kind" { 37 } else { foreign_value(name) }
     };
     foreign(&path, COLUMNS, &keys(3), 3, kind);
     assert!(
@@ -135,20 +104,12 @@ fn unknown_kinds_and_falling_times_name_the_row() {
             .contains("x.parquet: row 0 has unknown event kind 37 (this ioasim knows 0 to 11)")
     );
     let negative = |name: &str| {
-        if name == "kind" {
-            -1
-        } else {
-            foreign_value(name)
-        }
+        if name == "kind" { -1 } else { foreign_value(name) }
     };
     foreign(&path, COLUMNS, &keys(3), 3, negative);
     assert!(message(&path).contains("unknown event kind -1"));
     let time = |name: &str| {
-        if name == "time_ns" {
-            -5
-        } else {
-            foreign_value(name)
-        }
+        if name == "time_ns" { -5 } else { foreign_value(name) }
     };
     foreign(&path, COLUMNS, &keys(3), 3, time);
     assert!(message(&path).contains("the time goes back at row 0"));
@@ -163,11 +124,7 @@ fn truncation_anywhere_is_an_error() {
     for i in 0..300 {
         let length = whole.len() * i / 300;
         std::fs::write(&path, &whole[..length]).unwrap();
-        assert!(
-            read_file(&path).is_err(),
-            "{length} of {} bytes",
-            whole.len()
-        );
+        assert!(read_file(&path).is_err(), "{length} of {} bytes", whole.len());
     }
     for cut in 1..24 {
         std::fs::write(&path, &whole[..whole.len() - cut]).unwrap();
@@ -212,13 +169,10 @@ fn a_footer_that_claims_a_trillion_rows_does_not_allocate_them() {
         .parse_and_finish(&std::fs::File::open(&path).unwrap())
         .unwrap();
     let group = footer.row_group(0);
-    let columns = group.columns().iter().map(|c| {
-        c.clone()
-            .into_builder()
-            .set_num_values(huge as i64)
-            .build()
-            .unwrap()
-    });
+    let columns = group
+        .columns()
+        .iter()
+        .map(|c| c.clone().into_builder().set_num_values(huge as i64).build().unwrap());
     let group = group
         .clone()
         .into_builder()
@@ -227,10 +181,7 @@ fn a_footer_that_claims_a_trillion_rows_does_not_allocate_them() {
         .build()
         .unwrap();
     let facts = footer.file_metadata();
-    let to_keys = |(key, value): (&str, String)| KeyValue {
-        key: key.into(),
-        value: Some(value),
-    };
+    let to_keys = |(key, value): (&str, String)| KeyValue { key: key.into(), value: Some(value) };
     let facts = FileMetaData::new(
         facts.version(),
         huge as i64,
@@ -241,16 +192,11 @@ fn a_footer_that_claims_a_trillion_rows_does_not_allocate_them() {
     );
     let mut bytes = whole;
     let lying = ParquetMetaData::new(facts, vec![group]);
-    ParquetMetaDataWriter::new(&mut bytes, &lying)
-        .finish()
-        .unwrap();
+    ParquetMetaDataWriter::new(&mut bytes, &lying).finish().unwrap();
     std::fs::write(&path, bytes).unwrap();
 
     let reader = TraceReader::open(&path).unwrap();
     assert_eq!(reader.info().events, huge);
     let error = read(&reader).unwrap_err();
-    assert!(
-        error.to_string().contains("ends 15384 rows early"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("ends 15384 rows early"), "{error}");
 }

@@ -14,11 +14,7 @@ fn log(n: usize) -> Vec<u8> {
     let mut text = Vec::new();
     for i in 0..n {
         let dots = ".".repeat(i * 7 % 60);
-        writeln!(
-            text,
-            "24940@1795405396.{i:06}:vtd_iotlb_page_hit sid 0x20 {dots}"
-        )
-        .unwrap();
+        writeln!(text, "24940@1795405396.{i:06}:vtd_iotlb_page_hit sid 0x20 {dots}").unwrap();
     }
     text
 }
@@ -79,10 +75,7 @@ fn every_compression_is_told_by_its_content() {
         let path = put(dir.path(), name, &bytes);
         assert!(lines(&path).unwrap() == wanted, "{name}");
         // The digest is the file's, however much was read before.
-        let sum: String = Sha256::digest(&bytes)
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
+        let sum: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
         for read in [0, 10, usize::MAX] {
             let mut input = open_text(&path).unwrap();
             for _ in 0..read {
@@ -92,11 +85,7 @@ fn every_compression_is_told_by_its_content() {
             }
             assert_eq!(input.raw_bytes_total(), bytes.len() as u64);
             let source = input.finish("qemu-log").unwrap();
-            assert_eq!(
-                (source.bytes, &source.sha256),
-                (bytes.len() as u64, &sum),
-                "{name}"
-            );
+            assert_eq!((source.bytes, &source.sha256), (bytes.len() as u64, &sum), "{name}");
             assert_eq!(source.role, "qemu-log");
             assert_eq!(source.path, path.display().to_string());
         }
@@ -113,11 +102,7 @@ fn frames_members_and_streams_follow_each_other() {
         assert!(lines(&path).unwrap() == wanted, "{name}");
     }
     // A skippable zstd frame first.
-    let skip = [
-        &[0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3][..],
-        &zstd(&a),
-    ]
-    .concat();
+    let skip = [&[0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3][..], &zstd(&a)].concat();
     assert!(lines(&put(dir.path(), "skip", &skip)).unwrap() == split(&a));
 }
 
@@ -148,10 +133,7 @@ fn truncated_files_hand_out_their_lines_and_then_an_error() {
             let message = error.to_string();
             assert!(matches!(error, Error::Compressed { .. }), "{message}");
             assert!(message.contains("truncated, after "), "{message}");
-            assert!(
-                message.contains(&format!("check it with `{check} ")),
-                "{message}"
-            );
+            assert!(message.contains(&format!("check it with `{check} ")), "{message}");
             let mut input = open_text(&path).unwrap();
             input.next_line().ok();
             assert!(input.finish("x").is_err());
@@ -171,22 +153,13 @@ fn truncated_files_hand_out_their_lines_and_then_an_error() {
 fn damaged_streams_are_errors() {
     let dir = tempfile::tempdir().unwrap();
     let text = log(40_000);
-    for (name, mut packed) in [
-        ("d.zst", zstd(&text)),
-        ("d.gz", gzip(&text)),
-        ("d.xz", xz(&text)),
-    ] {
+    for (name, mut packed) in [("d.zst", zstd(&text)), ("d.gz", gzip(&text)), ("d.xz", xz(&text))] {
         let middle = packed.len() / 2;
         packed[middle..middle + 64].fill(0x5a);
         let path = put(dir.path(), name, &packed);
         match lines(&path) {
             Err(error) => {
-                assert!(
-                    error
-                        .to_string()
-                        .contains("the compressed stream is damaged"),
-                    "{error}"
-                );
+                assert!(error.to_string().contains("the compressed stream is damaged"), "{error}");
             }
             // zstd without a checksum may decode to other text.
             Ok(lines) => assert!(name == "d.zst" && lines != split(&text), "{name}"),
@@ -262,9 +235,7 @@ fn other_files_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let error = open_text(&put(dir.path(), "t.parquet", b"PAR1....PAR1")).unwrap_err();
     assert!(
-        error
-            .to_string()
-            .contains("is a Parquet file, not a text log; if it is an ioasim trace"),
+        error.to_string().contains("is a Parquet file, not a text log; if it is an ioasim trace"),
         "{error}"
     );
     let error = open_text(&dir.path().join("none")).unwrap_err();
@@ -277,11 +248,7 @@ fn other_files_are_refused() {
 fn pipes_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("pipe");
-    if !Command::new("mkfifo")
-        .arg(&path)
-        .status()
-        .is_ok_and(|s| s.success())
-    {
+    if !Command::new("mkfifo").arg(&path).status().is_ok_and(|s| s.success()) {
         return;
     }
     let packed = zstd(&log(100));

@@ -79,18 +79,12 @@ fn chunks_are_shared_kept_and_read_twice_at_once() {
     let kept: Vec<_> = reader
         .chunks()
         .map(|chunk| {
-            assert_eq!(
-                chunk.as_ref().unwrap().first,
-                other.next().unwrap().unwrap().first
-            );
+            assert_eq!(chunk.as_ref().unwrap().first, other.next().unwrap().unwrap().first);
             Arc::clone(&chunk.unwrap())
         })
         .collect();
     // Kept chunks are not written to again.
-    let events: Vec<_> = kept
-        .iter()
-        .flat_map(|c| (0..c.len()).map(|i| c.event(i)))
-        .collect();
+    let events: Vec<_> = kept.iter().flat_map(|c| (0..c.len()).map(|i| c.event(i))).collect();
     assert!(events == all);
     // Not reading to the end does not hang.
     drop(reader.chunks());
@@ -128,45 +122,18 @@ fn metadata_comes_back_with_the_writers_totals() {
         output_space: OutputSpace::Hpa,
         caching_mode: CachingMode::On,
         child_levels: 4,
-        totals: Totals {
-            events: 99,
-            ..Totals::default()
-        },
+        totals: Totals { events: 99, ..Totals::default() },
     };
     let mut writer = TraceWriter::create(&path).unwrap();
-    let map = Event {
-        time_ns: 5,
-        addr: 0xffff_f000,
-        size: 0x2000,
-        ..Event::new(Kind::Map)
-    };
+    let map = Event { time_ns: 5, addr: 0xffff_f000, size: 0x2000, ..Event::new(Kind::Map) };
     writer.push(&map).unwrap();
-    writer
-        .push(&Event {
-            time_ns: 6,
-            ..Event::new(Kind::ParentMap)
-        })
-        .unwrap();
-    let unmap_all = Event {
-        time_ns: 6,
-        size: u64::MAX,
-        ..Event::new(Kind::Unmap)
-    };
+    writer.push(&Event { time_ns: 6, ..Event::new(Kind::ParentMap) }).unwrap();
+    let unmap_all = Event { time_ns: 6, size: u64::MAX, ..Event::new(Kind::Unmap) };
     writer.push(&unmap_all).unwrap();
-    let dma = Event {
-        time_ns: 9,
-        requester: Requester(0x10),
-        ..Event::new(Kind::Dma)
-    };
+    let dma = Event { time_ns: 9, requester: Requester(0x10), ..Event::new(Kind::Dma) };
     writer.push(&dma).unwrap();
     writer
-        .push_marker(
-            &Event {
-                time_ns: 9,
-                ..Event::new(Kind::Marker)
-            },
-            "work end \u{1f980}",
-        )
+        .push_marker(&Event { time_ns: 9, ..Event::new(Kind::Marker) }, "work end \u{1f980}")
         .unwrap();
     let summary = writer.finish(given.clone()).unwrap();
 
@@ -174,13 +141,7 @@ fn metadata_comes_back_with_the_writers_totals() {
     assert_eq!(reader.summary(), summary);
     assert_eq!(summary.file_bytes, std::fs::metadata(&path).unwrap().len());
     let meta = reader.meta();
-    assert_eq!(
-        Meta {
-            totals: given.totals.clone(),
-            ..meta.clone()
-        },
-        given
-    );
+    assert_eq!(Meta { totals: given.totals.clone(), ..meta.clone() }, given);
     assert_eq!(meta.totals.devices, ["00:02.0"]);
     assert_eq!(meta.totals.kinds["map"], 1);
     assert_eq!(meta.totals.markers[0].text, "work end \u{1f980}");
@@ -208,23 +169,10 @@ fn markers_keep_their_places_across_row_groups() {
         let marker = i % 997 == 0 || i + 1 == ROW_GROUP_EVENTS as u64;
         if marker {
             let text = format!("point {i}");
-            writer
-                .push_marker(
-                    &Event {
-                        time_ns: i,
-                        ..Event::new(Kind::Marker)
-                    },
-                    &text,
-                )
-                .unwrap();
+            writer.push_marker(&Event { time_ns: i, ..Event::new(Kind::Marker) }, &text).unwrap();
             wanted.push((i, text));
         } else {
-            writer
-                .push(&Event {
-                    time_ns: i,
-                    ..Event::new(Kind::Dma)
-                })
-                .unwrap();
+            writer.push(&Event { time_ns: i, ..Event::new(Kind::Dma) }).unwrap();
         }
     }
     writer.finish(Meta::default()).unwrap();
@@ -239,9 +187,7 @@ fn long_marker_texts_are_cut_between_characters() {
     let path = dir.path().join("t.parquet");
     let mut writer = TraceWriter::create(&path).unwrap();
     let text = "a".to_owned() + &"\u{e9}".repeat(5000);
-    writer
-        .push_marker(&Event::new(Kind::Marker), &text)
-        .unwrap();
+    writer.push_marker(&Event::new(Kind::Marker), &text).unwrap();
     assert!(matches!(
         writer.push_marker(&Event::new(Kind::Dma), "x"),
         Err(Error::BadEvent { row: 1, .. })
@@ -306,43 +252,15 @@ fn events_out_of_order_are_refused_and_the_rest_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t.parquet");
     let mut writer = TraceWriter::create(&path).unwrap();
-    let at = |time_ns| Event {
-        time_ns,
-        ..Event::new(Kind::Dma)
-    };
+    let at = |time_ns| Event { time_ns, ..Event::new(Kind::Dma) };
     writer.push(&at(10)).unwrap();
     let error = writer.push(&at(9)).unwrap_err();
-    assert!(matches!(
-        error,
-        Error::TimeOrder {
-            row: 1,
-            time_ns: 9,
-            previous_ns: 10,
-            ..
-        }
-    ));
-    assert!(
-        error.to_string().contains("t.parquet: event 1 is at 9 ns"),
-        "{error}"
-    );
-    assert!(matches!(
-        writer.push(&Event {
-            cpu: 1 << 20,
-            ..at(11)
-        }),
-        Err(Error::BadEvent { .. })
-    ));
-    let marker = Event {
-        time_ns: 3,
-        ..Event::new(Kind::Marker)
-    };
+    assert!(matches!(error, Error::TimeOrder { row: 1, time_ns: 9, previous_ns: 10, .. }));
+    assert!(error.to_string().contains("t.parquet: event 1 is at 9 ns"), "{error}");
+    assert!(matches!(writer.push(&Event { cpu: 1 << 20, ..at(11) }), Err(Error::BadEvent { .. })));
+    let marker = Event { time_ns: 3, ..Event::new(Kind::Marker) };
     assert!(writer.push_marker(&marker, "lost").is_err());
-    writer
-        .push(&Event {
-            flags: Flags::with_scope(Scope::Global),
-            ..at(10)
-        })
-        .unwrap();
+    writer.push(&Event { flags: Flags::with_scope(Scope::Global), ..at(10) }).unwrap();
     assert_eq!(writer.finish(Meta::default()).unwrap().events, 2);
     assert_eq!(TraceReader::open(&path).unwrap().markers().count(), 0);
 }
@@ -350,21 +268,10 @@ fn events_out_of_order_are_refused_and_the_rest_is_kept() {
 #[test]
 fn a_missing_directory_is_named() {
     let error = TraceWriter::create("/nonexistent/dir/t.parquet".as_ref()).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("cannot create /nonexistent/dir/t.parquet: "),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("cannot create /nonexistent/dir/t.parquet: "), "{error}");
     let dir = tempfile::tempdir().unwrap();
-    assert!(matches!(
-        TraceWriter::create(dir.path()),
-        Err(Error::Io { .. })
-    ));
-    assert!(matches!(
-        TraceReader::open(dir.path()),
-        Err(Error::Io { .. })
-    ));
+    assert!(matches!(TraceWriter::create(dir.path()), Err(Error::Io { .. })));
+    assert!(matches!(TraceReader::open(dir.path()), Err(Error::Io { .. })));
 }
 
 #[test]

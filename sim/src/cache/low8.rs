@@ -114,8 +114,7 @@ impl<V: Copy> FlushWhenFull<V> {
         let want = (addr >> PAGE_SHIFT) & mask;
         let hit = |k: Key| {
             let gfn = k.base() >> PAGE_SHIFT;
-            of_domain(k.tag())
-                && (gfn & mask == want || k.base() == addr & !(k.size().bytes() - 1))
+            of_domain(k.tag()) && (gfn & mask == want || k.base() == addr & !(k.size().bytes() - 1))
         };
         for at in 0..BUCKETS {
             if at as u64 & mask == want {

@@ -3,17 +3,15 @@
 //! tells why a request missed.
 
 mod history;
-mod iotlb;
 mod index;
+mod iotlb;
 mod low8;
 mod set_assoc;
 
 pub mod replacement;
 
 pub use history::{History, Seen};
-pub use iotlb::{
-    Cached, FlushWhenFullStore, Iotlb, MissCause, PageRange, SetAssocStore, Store,
-};
+pub use iotlb::{Cached, FlushWhenFullStore, Iotlb, MissCause, PageRange, SetAssocStore, Store};
 pub use low8::FlushWhenFull;
 pub use set_assoc::{Fill, SetAssoc};
 

@@ -197,9 +197,8 @@ impl<P: Replacement, V: Copy + Default> SetAssoc<P, V> {
             }
             let (first, last) = (start >> size.shift(), (end - 1) >> size.shift());
             if last - first >= self.keys.len() as u64 {
-                removed += self.remove_if(|k| {
-                    k.tag() == tag && k.size() == size && k.overlaps(start, end)
-                });
+                removed += self
+                    .remove_if(|k| k.tag() == tag && k.size() == size && k.overlaps(start, end));
                 continue;
             }
             for number in first..=last {

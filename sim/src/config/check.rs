@@ -34,10 +34,13 @@ impl Config {
         }
         let levels = [
             ("parent.levels", self.parent.levels),
-            ("child.levels", match self.child.levels {
-                Levels::Fixed(n) => n,
-                Levels::Recorded(_) => 3,
-            }),
+            (
+                "child.levels",
+                match self.child.levels {
+                    Levels::Fixed(n) => n,
+                    Levels::Recorded(_) => 3,
+                },
+            ),
         ];
         for (key, n) in levels {
             if !(3..=5).contains(&n) {
@@ -62,9 +65,15 @@ impl Config {
             let host_managed = self.child.ownership == Ownership::HostManaged;
             if calls != host_managed {
                 let (value, limit) = if calls {
-                    ("\"user-managed\"", "sync.policy = \"map-unmap\" sees calls only: the child must be \"host-managed\"")
+                    (
+                        "\"user-managed\"",
+                        "sync.policy = \"map-unmap\" sees calls only: the child must be \"host-managed\"",
+                    )
                 } else {
-                    ("\"host-managed\"", "a child synchronised by invalidations is bound by its user: set it to \"user-managed\", or sync.policy to \"map-unmap\"")
+                    (
+                        "\"host-managed\"",
+                        "a child synchronised by invalidations is bound by its user: set it to \"user-managed\", or sync.policy to \"map-unmap\"",
+                    )
                 };
                 return refuse("child.ownership", value.into(), limit.into());
             }

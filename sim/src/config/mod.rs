@@ -5,8 +5,8 @@ mod layers;
 mod show;
 
 pub use check::limits;
-pub use show::annotated;
 pub use layers::{Layer, preset_names, preset_text, resolve};
+pub use show::annotated;
 
 use serde::{Deserialize, Serialize};
 

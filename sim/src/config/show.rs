@@ -37,7 +37,8 @@ pub fn annotated(config: &Config, preset: &str) -> Result<String, ConfigError> {
             Some((old, comment)) => (old, format!("# {}", comment.trim())),
             None => (rest, String::new()),
         };
-        let value = lookup(&values, &at, key).ok_or_else(|| failed(format!("no value of {key}")))?;
+        let value =
+            lookup(&values, &at, key).ok_or_else(|| failed(format!("no value of {key}")))?;
         let text = match value {
             Value::Table(t) => {
                 let inner: Vec<String> = t.iter().map(|(k, v)| format!("{k} = {v}")).collect();

@@ -170,7 +170,8 @@ impl Spaces {
         parent: &mut Parent,
     ) -> Result<Option<Route>, TooManyTags> {
         let source = Source { requester, pasid, domain };
-        let at = (requester.0.wrapping_mul(7) ^ domain.0 ^ pasid.0.wrapping_mul(31)) as usize % MEMO;
+        let at =
+            (requester.0.wrapping_mul(7) ^ domain.0 ^ pasid.0.wrapping_mul(31)) as usize % MEMO;
         if let Some((known, route)) = &self.memo[at]
             && *known == source
         {

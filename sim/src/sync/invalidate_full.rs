@@ -16,14 +16,7 @@ impl SyncPolicy for InvalidateFull {
         InvalidateFull
     }
 
-    fn map_call(
-        &self,
-        _: &mut Shadow,
-        _: &mut SyncContext<'_>,
-        _: Range,
-        _: u64,
-        _: Perm,
-    ) -> bool {
+    fn map_call(&self, _: &mut Shadow, _: &mut SyncContext<'_>, _: Range, _: u64, _: Perm) -> bool {
         false
     }
 
@@ -31,12 +24,7 @@ impl SyncPolicy for InvalidateFull {
         false
     }
 
-    fn invalidate(
-        &self,
-        shadow: &mut Shadow,
-        cx: &mut SyncContext<'_>,
-        _: Option<Range>,
-    ) -> bool {
+    fn invalidate(&self, shadow: &mut Shadow, cx: &mut SyncContext<'_>, _: Option<Range>) -> bool {
         cx.counters.syncs += 1;
         let end = 1 << cx.child.width();
         shadow.sync(cx, 0, end);

@@ -17,14 +17,7 @@ impl SyncPolicy for InvalidateRange {
         InvalidateRange
     }
 
-    fn map_call(
-        &self,
-        _: &mut Shadow,
-        _: &mut SyncContext<'_>,
-        _: Range,
-        _: u64,
-        _: Perm,
-    ) -> bool {
+    fn map_call(&self, _: &mut Shadow, _: &mut SyncContext<'_>, _: Range, _: u64, _: Perm) -> bool {
         false
     }
 

@@ -1,7 +1,7 @@
 //! Changing a radix table.
 
 use super::{Entry, FANOUT, NodeId, Placement, Prune, RadixTable, entry_span, index};
-use crate::events::{PageSize, Perm};
+use crate::events::{PAGE_MASK, PAGE_SIZE, PageSize, Perm};
 
 /// Why a change is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -151,13 +151,15 @@ impl RadixTable {
         node
     }
 
-    /// Removes every leaf in `[addr, addr + len)`; a larger leaf that reaches
-    /// outside is split first. Returns the bytes that were mapped.
+    /// Removes every leaf in `[addr, addr + len)`, rounded outwards to 4 KiB
+    /// pages; a larger leaf that reaches outside is split first. Returns the
+    /// bytes that were mapped.
     pub fn unmap(&mut self, addr: u64, len: u64, place: &mut impl Placement) -> u64 {
         let end = addr.saturating_add(len).min(1 << self.width());
         if addr >= end {
             return 0;
         }
+        let (addr, end) = (addr & !PAGE_MASK, end.next_multiple_of(PAGE_SIZE));
         self.unmap_node(Self::ROOT, self.levels - 1, 0, addr, end, place)
     }
 

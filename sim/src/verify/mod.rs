@@ -138,7 +138,9 @@ impl Verifier {
             self.result.invariant_violations += 1;
             self.mismatch(0, "invariant", || {
                 let (cold, actual) = (cold.total(), actual.total());
-                format!("I7 at {addr:#x}: {expected} reads by the formula, {cold} cold, {actual} done")
+                format!(
+                    "I7 at {addr:#x}: {expected} reads by the formula, {cold} cold, {actual} done"
+                )
             });
         }
     }
@@ -268,7 +270,9 @@ impl Verifier {
                 let Event { addr, size, out, aux, .. } = *e;
                 let kind = e.kind.name();
                 let got = modelled.map_or("nothing".into(), |(_, op)| format!("{op:x?}"));
-                format!("recorded {kind} {addr:#x}+{size:#x} gpa {out:#x} hpa {aux:#x}, the model {got}")
+                format!(
+                    "recorded {kind} {addr:#x}+{size:#x} gpa {out:#x} hpa {aux:#x}, the model {got}"
+                )
             });
         }
     }

@@ -22,8 +22,7 @@ impl WalkCacheConfig {
     pub const NONE: WalkCacheConfig = WalkCacheConfig { entries: 0, ways: 1 };
 
     fn build<V: Copy + Default>(&self) -> Option<SetAssoc<Lru, V>> {
-        (self.entries > 0)
-            .then(|| SetAssoc::new(self.entries as usize, self.ways as usize, &(), 0))
+        (self.entries > 0).then(|| SetAssoc::new(self.entries as usize, self.ways as usize, &(), 0))
     }
 }
 

@@ -53,20 +53,14 @@ impl ChunkStream {
                 let _ = out.send(Err(error));
             }
         };
-        let thread = match thread::Builder::new()
-            .name("trace-decode".into())
-            .spawn(work)
-        {
+        let thread = match thread::Builder::new().name("trace-decode".into()).spawn(work) {
             Ok(thread) => Some(thread),
             Err(e) => {
                 let _ = failed.send(Err(Error::io("start a thread for", &path, e)));
                 None
             }
         };
-        ChunkStream {
-            chunks: Some(chunks),
-            thread,
-        }
+        ChunkStream { chunks: Some(chunks), thread }
     }
 }
 
@@ -99,10 +93,7 @@ fn decode(shared: &Shared, out: &Sender<Result<Arc<Chunk>>>) -> Result<()> {
     let mut last_time = 0;
     for g in 0..shared.footer.num_row_groups() {
         let in_group = |e: ParquetError| {
-            Error::damaged(
-                &shared.path,
-                format!("row group {g} from row {first}: {}", plain(&e)),
-            )
+            Error::damaged(&shared.path, format!("row group {g} from row {first}: {}", plain(&e)))
         };
         let mut columns = Columns::open(shared, g).map_err(in_group)?;
         let mut left = shared.footer.row_group(g).num_rows() as u64;
@@ -135,11 +126,7 @@ fn check(shared: &Shared, events: &Chunk, last_time: &mut i64) -> Result<()> {
     // A maximum over all is one vector instruction per eight events.
     let worst = events.kind.iter().fold(0, |m, &k| m.max(k as u32));
     if worst >= KINDS {
-        let at = events
-            .kind
-            .iter()
-            .position(|&k| k as u32 >= KINDS)
-            .unwrap_or(0);
+        let at = events.kind.iter().position(|&k| k as u32 >= KINDS).unwrap_or(0);
         return Err(Error::UnknownKind {
             path: shared.path.clone(),
             row: events.first + at as u64,
@@ -154,10 +141,7 @@ fn check(shared: &Shared, events: &Chunk, last_time: &mut i64) -> Result<()> {
         let backwards = |t: &i64| std::mem::replace(&mut previous, *t) > *t;
         let at = times.iter().position(backwards).unwrap_or(0);
         let row = events.first + at as u64;
-        return Err(Error::damaged(
-            &shared.path,
-            format!("the time goes back at row {row}"),
-        ));
+        return Err(Error::damaged(&shared.path, format!("the time goes back at row {row}")));
     }
     *last_time = times[times.len() - 1];
     Ok(())
@@ -196,10 +180,7 @@ impl Columns {
                 let columns = shared.footer.row_group(group).columns();
                 let spans = columns.iter().map(|c| c.byte_range());
                 let start = spans.clone().map(|s| s.0).min().unwrap_or(0);
-                let end = spans
-                    .map(|(at, len)| at.saturating_add(len))
-                    .max()
-                    .unwrap_or(0);
+                let end = spans.map(|(at, len)| at.saturating_add(len)).max().unwrap_or(0);
                 PageSource::checked(&shared.source, start, end, sum)?
             }
             None => PageSource::new(&shared.source),
@@ -267,8 +248,5 @@ pub(super) fn column_reader<T: DataType>(
     let source = Arc::new(source.clone());
     let rows = usize::try_from(group.num_rows()).unwrap_or(0);
     let pages = SerializedPageReader::new(source, chunk, rows, None)?;
-    Ok(ColumnReaderImpl::new(
-        chunk.column_descr_ptr(),
-        Box::new(pages),
-    ))
+    Ok(ColumnReaderImpl::new(chunk.column_descr_ptr(), Box::new(pages)))
 }

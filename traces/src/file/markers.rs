@@ -30,34 +30,23 @@ pub struct Markers {
 
 impl std::fmt::Debug for Markers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Markers")
-            .field("row", &self.row)
-            .finish_non_exhaustive()
+        f.debug_struct("Markers").field("row", &self.row).finish_non_exhaustive()
     }
 }
 
 impl Markers {
     pub(super) fn new(shared: Arc<Shared>) -> Markers {
         let ended = shared.columns.text.is_none();
-        Markers {
-            shared,
-            group: 0,
-            column: None,
-            left: 0,
-            row: 0,
-            ready: VecDeque::new(),
-            ended,
-        }
+        Markers { shared, group: 0, column: None, left: 0, row: 0, ready: VecDeque::new(), ended }
     }
 
     /// Reads the next batch of rows; false at the end of the trace.
     fn batch(&mut self) -> Result<bool, ParquetError> {
         while self.left == 0 {
             let footer = &self.shared.footer;
-            let (Some(text), true) = (
-                self.shared.columns.text,
-                self.group < footer.num_row_groups(),
-            ) else {
+            let (Some(text), true) =
+                (self.shared.columns.text, self.group < footer.num_row_groups())
+            else {
                 return Ok(false);
             };
             self.left = footer.row_group(self.group).num_rows() as u64;
@@ -74,17 +63,12 @@ impl Markers {
         let mut values = Vec::new();
         let (rows, ..) = column.read_records(wanted, Some(&mut levels), None, &mut values)?;
         if rows != wanted || levels.len() != wanted {
-            return Err(ParquetError::General(format!(
-                "column text ends near row {}",
-                self.row
-            )));
+            return Err(ParquetError::General(format!("column text ends near row {}", self.row)));
         }
         let mut values = values.into_iter();
         for (i, _) in levels.iter().enumerate().filter(|(_, level)| **level > 0) {
             let Some(value) = values.next() else {
-                return Err(ParquetError::General(
-                    "column text has too few values".into(),
-                ));
+                return Err(ParquetError::General("column text has too few values".into()));
             };
             let text = String::from_utf8_lossy(value.data()).into_owned();
             self.ready.push_back((self.row + i as u64, text));

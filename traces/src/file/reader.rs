@@ -76,10 +76,7 @@ impl TraceReader {
     /// # Errors
     /// As [`open`](TraceReader::open).
     pub fn from_bytes(bytes: &'static [u8]) -> Result<TraceReader> {
-        TraceReader::new(
-            Path::new("(embedded)"),
-            Source::Memory(Bytes::from_static(bytes)),
-        )
+        TraceReader::new(Path::new("(embedded)"), Source::Memory(Bytes::from_static(bytes)))
     }
 
     fn new(path: &Path, source: Source) -> Result<TraceReader> {
@@ -99,17 +96,8 @@ impl TraceReader {
         check_sizes(path, &footer, &columns, &meta, source.len())?;
         let checksums = read_checksums(path, &footer)?;
         let source = Arc::new(source);
-        let shared = Shared {
-            path: path.to_owned(),
-            source,
-            footer,
-            columns,
-            checksums,
-            meta,
-        };
-        Ok(TraceReader {
-            shared: Arc::new(shared),
-        })
+        let shared = Shared { path: path.to_owned(), source, footer, columns, checksums, meta };
+        Ok(TraceReader { shared: Arc::new(shared) })
     }
 
     /// The path it was opened with.
@@ -165,10 +153,8 @@ pub(super) fn guard<T>(
 /// The library's message without its error type in front.
 pub(super) fn plain(error: &parquet::errors::ParquetError) -> String {
     let text = error.to_string();
-    let text = text
-        .split_once(": ")
-        .filter(|(kind, _)| !kind.contains(' '))
-        .map_or(&*text, |p| p.1);
+    let text =
+        text.split_once(": ").filter(|(kind, _)| !kind.contains(' ')).map_or(&*text, |p| p.1);
     text.trim_end_matches('.').to_owned()
 }
 
@@ -182,19 +168,12 @@ pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 fn not_a_trace(path: &Path, why: &str) -> Error {
-    Error::NotATrace {
-        path: path.to_owned(),
-        why: why.to_owned(),
-    }
+    Error::NotATrace { path: path.to_owned(), why: why.to_owned() }
 }
 
 /// Tells a truncated trace from a file of another kind.
 fn check_magic(path: &Path, source: &Source) -> Result<()> {
-    let read = |at, n| {
-        source
-            .read(at, n)
-            .map_err(|e| Error::damaged(path, plain(&e)))
-    };
+    let read = |at, n| source.read(at, n).map_err(|e| Error::damaged(path, plain(&e)));
     let len = source.len();
     if len == 0 {
         return Err(not_a_trace(path, "it is empty"));
@@ -231,10 +210,7 @@ fn read_checksums(path: &Path, footer: &ParquetMetaData) -> Result<Vec<u32>> {
 fn read_meta(path: &Path, footer: &ParquetMetaData) -> Result<Meta> {
     match find(footer, schema::KEY_SCHEMA) {
         None => {
-            return Err(not_a_trace(
-                path,
-                "Parquet without the metadata key ioasim.schema",
-            ));
+            return Err(not_a_trace(path, "Parquet without the metadata key ioasim.schema"));
         }
         Some(schema::SCHEMA) => {}
         Some(other) => {
@@ -253,11 +229,7 @@ fn read_meta(path: &Path, footer: &ParquetMetaData) -> Result<Meta> {
 
 fn find_columns(path: &Path, descriptor: &SchemaDescriptor) -> Result<ColumnMap> {
     let find = |name: &'static str, physical: Physical, optional: bool| {
-        let bad = |why: String| Error::Column {
-            path: path.to_owned(),
-            column: name,
-            why,
-        };
+        let bad = |why: String| Error::Column { path: path.to_owned(), column: name, why };
         let at = descriptor
             .columns()
             .iter()
@@ -265,10 +237,7 @@ fn find_columns(path: &Path, descriptor: &SchemaDescriptor) -> Result<ColumnMap>
             .ok_or_else(|| bad("is missing".into()))?;
         let column = descriptor.column(at);
         if column.physical_type() != physical {
-            return Err(bad(format!(
-                "has type {} instead of {physical}",
-                column.physical_type()
-            )));
+            return Err(bad(format!("has type {} instead of {physical}", column.physical_type())));
         }
         if column.max_rep_level() != 0 || (column.max_def_level() != 0) != optional {
             let how = if optional { "optional" } else { "required" };
@@ -276,22 +245,14 @@ fn find_columns(path: &Path, descriptor: &SchemaDescriptor) -> Result<ColumnMap>
         }
         Ok(at)
     };
-    let mut map = ColumnMap {
-        ints: [0; 6],
-        longs: [0; 5],
-        text: None,
-    };
+    let mut map = ColumnMap { ints: [0; 6], longs: [0; 5], text: None };
     for (at, name) in map.ints.iter_mut().zip(schema::COLUMNS_32) {
         *at = find(name, Physical::INT32, false)?;
     }
     for (at, name) in map.longs.iter_mut().zip(schema::COLUMNS_64) {
         *at = find(name, Physical::INT64, false)?;
     }
-    if descriptor
-        .columns()
-        .iter()
-        .any(|c| c.name() == schema::COLUMN_TEXT)
-    {
+    if descriptor.columns().iter().any(|c| c.name() == schema::COLUMN_TEXT) {
         map.text = Some(find(schema::COLUMN_TEXT, Physical::BYTE_ARRAY, true)?);
     }
     Ok(map)
@@ -307,16 +268,11 @@ fn check_sizes(
     len: u64,
 ) -> Result<()> {
     let bad = |why: String| Err(Error::damaged(path, why));
-    let used = columns
-        .ints
-        .iter()
-        .chain(&columns.longs)
-        .chain(&columns.text);
+    let used = columns.ints.iter().chain(&columns.longs).chain(&columns.text);
     let mut total = 0u64;
     for (g, group) in footer.row_groups().iter().enumerate() {
-        let Some(rows) = u64::try_from(group.num_rows())
-            .ok()
-            .filter(|r| total.checked_add(*r).is_some())
+        let Some(rows) =
+            u64::try_from(group.num_rows()).ok().filter(|r| total.checked_add(*r).is_some())
         else {
             return bad(format!("row group {g} claims {} rows", group.num_rows()));
         };
@@ -325,15 +281,11 @@ fn check_sizes(
             let Some(column) = group.columns().get(c) else {
                 return bad(format!("row group {g} has too few columns"));
             };
-            let start = column
-                .dictionary_page_offset()
-                .unwrap_or(column.data_page_offset());
+            let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
             let end = start.checked_add(column.compressed_size());
             if start < 4 || column.compressed_size() < 0 || end.is_none_or(|e| e as u64 > len) {
                 let name = column.column_descr().name();
-                return bad(format!(
-                    "column {name} of row group {g} lies outside the file"
-                ));
+                return bad(format!("column {name} of row group {g} lies outside the file"));
             }
             if column.num_values() != group.num_rows() {
                 let name = column.column_descr().name();

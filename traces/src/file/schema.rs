@@ -11,7 +11,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersi
 use parquet::schema::types::{ColumnPath, Type, TypePtr};
 use serde_json::{Map, Value, json};
 
-/// Value of the metadata key [`KEY_SCHEMA`]. The number changes when a reader
+/// Value of the metadata key `ioasim.schema`. The number changes when a reader
 /// of the old version would misunderstand the file; added columns and
 /// metadata keys do not change it.
 pub const SCHEMA: &str = "ioasim.trace/1";
@@ -115,10 +115,7 @@ pub fn parquet_schema() -> Result<TypePtr, ParquetError> {
             .with_converted_type(ConvertedType::UTF8)
             .build()?,
     ));
-    Type::group_type_builder("ioasim_trace")
-        .with_fields(fields)
-        .build()
-        .map(Arc::new)
+    Type::group_type_builder("ioasim_trace").with_fields(fields).build().map(Arc::new)
 }
 
 /// Encodings, compression and sizes.
@@ -156,9 +153,7 @@ pub fn writer_properties() -> Result<WriterProperties, ParquetError> {
 
 /// Value of [`KEY_KINDS`]: `{"0":"dma", ...}`.
 pub fn kinds_json() -> Value {
-    let names = Kind::ALL
-        .iter()
-        .map(|&k| ((k as u8).to_string(), Value::from(k.name())));
+    let names = Kind::ALL.iter().map(|&k| ((k as u8).to_string(), Value::from(k.name())));
     Value::Object(names.collect::<Map<_, _>>())
 }
 

@@ -32,10 +32,7 @@ impl Source {
     pub fn file(mut file: File) -> std::io::Result<Source> {
         // Not the metadata: a block device has its length only here.
         let len = file.seek(SeekFrom::End(0))?;
-        Ok(Source::File {
-            file: Mutex::new(file),
-            len,
-        })
+        Ok(Source::File { file: Mutex::new(file), len })
     }
 
     /// `length` bytes from `start`.
@@ -54,9 +51,7 @@ impl Source {
                 file.seek(SeekFrom::Start(start))?;
                 let read = (&mut *file).take(length).read_to_end(&mut buffer)?;
                 if (read as u64) < length {
-                    return Err(ParquetError::EOF(
-                        "it became shorter while being read".into(),
-                    ));
+                    return Err(ParquetError::EOF("it became shorter while being read".into()));
                 }
                 Ok(buffer.into())
             }
@@ -85,19 +80,13 @@ pub struct PageSource {
 impl PageSource {
     /// Pages are read one by one.
     pub fn new(source: &Arc<Source>) -> PageSource {
-        PageSource {
-            source: Arc::clone(source),
-            window: None,
-        }
+        PageSource { source: Arc::clone(source), window: None }
     }
 
     /// Reads a whole row group at once and checks its sum.
     pub fn checked(source: &Arc<Source>, start: u64, end: u64, sum: u32) -> Result<PageSource> {
         if end.saturating_sub(start) > MAX_PAGE_BYTES as u64 {
-            return Err(ParquetError::General(format!(
-                "its pages take {} bytes",
-                end - start
-            )));
+            return Err(ParquetError::General(format!("its pages take {} bytes", end - start)));
         }
         let bytes = source.read(start, end - start)?;
         let found = crc32fast::hash(&bytes);
@@ -106,17 +95,12 @@ impl PageSource {
                 "the checksum of bytes {start} to {end} is {found:08x}, not {sum:08x}"
             )));
         }
-        Ok(PageSource {
-            source: Arc::clone(source),
-            window: Some((start, bytes)),
-        })
+        Ok(PageSource { source: Arc::clone(source), window: Some((start, bytes)) })
     }
 
     fn read(&self, start: u64, length: u64) -> Result<Bytes> {
         if let Some((base, bytes)) = &self.window {
-            let from = start
-                .checked_sub(*base)
-                .and_then(|f| usize::try_from(f).ok());
+            let from = start.checked_sub(*base).and_then(|f| usize::try_from(f).ok());
             let to = from.and_then(|f| f.checked_add(length as usize));
             if let (Some(from), Some(to)) = (from, to)
                 && to <= bytes.len()
@@ -211,15 +195,11 @@ fn check_page_header(bytes: &[u8]) -> Result<()> {
         return Err(bad("it ends early"));
     }
     if !(0..=MAX_PAGE_BYTES).contains(&size) {
-        return Err(bad(&format!(
-            "a page of {size} bytes, more than {MAX_PAGE_BYTES}"
-        )));
+        return Err(bad(&format!("a page of {size} bytes, more than {MAX_PAGE_BYTES}")));
     }
     // 4 bytes at least: an integer, or the length of a text.
     if !(0..=size / 4).contains(&entries) {
-        return Err(bad(&format!(
-            "a dictionary of {entries} values in {size} bytes"
-        )));
+        return Err(bad(&format!("a dictionary of {entries} values in {size} bytes")));
     }
     Ok(())
 }
@@ -291,10 +271,7 @@ mod tests {
         assert!(check_page_header(&header(-1, 0)).is_err());
         assert!(check_page_header(&[]).is_err());
         for cut in 0..8 {
-            assert!(
-                check_page_header(&header(1000, 125)[..cut]).is_err(),
-                "{cut}"
-            );
+            assert!(check_page_header(&header(1000, 125)[..cut]).is_err(), "{cut}");
         }
     }
 }

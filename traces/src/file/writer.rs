@@ -118,11 +118,7 @@ impl TraceWriter {
         }
         self.tally.add(e);
         self.group.events.push(e);
-        if self.group.events.len() >= self.limit {
-            self.flush()
-        } else {
-            Ok(())
-        }
+        if self.group.events.len() >= self.limit { self.flush() } else { Ok(()) }
     }
 
     /// Appends a marker with its text, cut at 4,096 bytes.
@@ -132,10 +128,7 @@ impl TraceWriter {
     /// marker.
     pub fn push_marker(&mut self, e: &Event, text: &str) -> Result<()> {
         if e.kind != Kind::Marker {
-            let why = format!(
-                "a text belongs to a marker, not to kind \"{}\"",
-                e.kind.name()
-            );
+            let why = format!("a text belongs to a marker, not to kind \"{}\"", e.kind.name());
             return Err(self.bad_event(why));
         }
         let text = cut(text, schema::MAX_TEXT_BYTES);
@@ -154,17 +147,9 @@ impl TraceWriter {
         }
         if self.tally.markers.len() < Totals::MAX_MARKERS {
             let text = text.to_owned();
-            self.tally.markers.push(Marker {
-                event,
-                time_ns: e.time_ns,
-                text,
-            });
+            self.tally.markers.push(Marker { event, time_ns: e.time_ns, text });
         }
-        if self.group.text_bytes >= MAX_GROUP_TEXT_BYTES {
-            self.flush()
-        } else {
-            Ok(())
-        }
+        if self.group.text_bytes >= MAX_GROUP_TEXT_BYTES { self.flush() } else { Ok(()) }
     }
 
     /// Completes the file and puts it in its place; [`Meta::totals`] is
@@ -186,16 +171,10 @@ impl TraceWriter {
             key(schema::KEY_FLAGS, schema::flags_json().to_string()),
         ]);
         self.send(close)?;
-        let file = self
-            .join()?
-            .ok_or_else(|| self.write_error("the encoder ended early"))?;
-        let file_bytes = file
-            .as_file()
-            .metadata()
-            .map_err(|e| Error::io("write", &self.path, e))?
-            .len();
-        file.persist(&self.path)
-            .map_err(|e| Error::io("replace", &self.path, e.error))?;
+        let file = self.join()?.ok_or_else(|| self.write_error("the encoder ended early"))?;
+        let file_bytes =
+            file.as_file().metadata().map_err(|e| Error::io("write", &self.path, e))?.len();
+        file.persist(&self.path).map_err(|e| Error::io("replace", &self.path, e.error))?;
         Ok(Summary {
             events: meta.totals.events,
             file_bytes,
@@ -225,18 +204,11 @@ impl TraceWriter {
     }
 
     fn bad_event(&self, why: String) -> Error {
-        Error::BadEvent {
-            path: self.path.clone(),
-            row: self.tally.events,
-            why,
-        }
+        Error::BadEvent { path: self.path.clone(), row: self.tally.events, why }
     }
 
     fn write_error(&self, why: impl ToString) -> Error {
-        Error::Write {
-            path: self.path.clone(),
-            why: why.to_string(),
-        }
+        Error::Write { path: self.path.clone(), why: why.to_string() }
     }
 
     /// Hands the filled group to the encoder.
@@ -255,10 +227,7 @@ impl TraceWriter {
     }
 
     fn send(&mut self, job: Job) -> Result<()> {
-        let sent = self
-            .encoder
-            .as_ref()
-            .is_some_and(|e| e.jobs.send(job).is_ok());
+        let sent = self.encoder.as_ref().is_some_and(|e| e.jobs.send(job).is_ok());
         if sent {
             return Ok(());
         }
@@ -331,11 +300,7 @@ impl Tally {
             has_parent: self.kinds[Kind::ParentMap as usize] > 0,
             iova_bits: self.max_iova.map_or(0, |a| u64::BITS - a.leading_zeros()),
             kinds: named.map(|(k, n)| (k.name().to_owned(), n)).collect(),
-            devices: self
-                .devices
-                .into_iter()
-                .map(|d| Requester(d).to_string())
-                .collect(),
+            devices: self.devices.into_iter().map(|d| Requester(d).to_string()).collect(),
             markers: self.markers,
         }
     }
@@ -368,10 +333,7 @@ fn cut(text: &str, limit: usize) -> &str {
 }
 
 fn key(name: &str, value: String) -> KeyValue {
-    KeyValue {
-        key: name.to_owned(),
-        value: Some(value),
-    }
+    KeyValue { key: name.to_owned(), value: Some(value) }
 }
 
 /// A file whose bytes are summed as they are written.
@@ -400,10 +362,7 @@ fn encode(
     give_back: &Sender<Group>,
 ) -> Result<Option<NamedTempFile>, ParquetError> {
     let properties = schema::writer_properties()?.into();
-    let file = Summed {
-        file,
-        sum: Hasher::new(),
-    };
+    let file = Summed { file, sum: Hasher::new() };
     let mut writer = SerializedFileWriter::new(file, schema::parquet_schema()?, properties)?;
     let mut levels = Vec::new();
     let mut checksums = String::new();
@@ -421,8 +380,7 @@ fn encode(
                 let _ = give_back.try_send(group);
             }
             Job::Close(keys) => {
-                keys.into_iter()
-                    .for_each(|k| writer.append_key_value_metadata(k));
+                keys.into_iter().for_each(|k| writer.append_key_value_metadata(k));
                 writer.append_key_value_metadata(key(schema::KEY_CHECKSUMS, checksums));
                 return writer.into_inner().map(|w| Some(w.file));
             }

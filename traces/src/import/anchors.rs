@@ -180,7 +180,11 @@ impl Aligner {
 
     /// The second side's recording starts over at record `index`.
     pub(crate) fn seam_second(&mut self, index: u64, time: i64) {
-        self.second.push_back(Token { hash: SEAM | (index << 1 & 0xffff_ffff_ffff) | 1, time, index });
+        self.second.push_back(Token {
+            hash: SEAM | (index << 1 & 0xffff_ffff_ffff) | 1,
+            time,
+            index,
+        });
     }
 
     /// First side's clock minus the second side's, in ns.
@@ -271,7 +275,8 @@ impl Aligner {
 
     fn plausible(&self, a: &Token, b: &Token) -> bool {
         a.hash == b.hash
-            && (!self.timed || self.offset().is_none_or(|o| (self.difference(a, b) - o).abs() <= SLACK_NS))
+            && (!self.timed
+                || self.offset().is_none_or(|o| (self.difference(a, b) - o).abs() <= SLACK_NS))
     }
 
     /// One comparison behind a common token. `None`: go on.
@@ -346,7 +351,9 @@ impl Aligner {
                     let (a, b) = (&self.first[skip_first + i], &self.second[skip_second + i]);
                     self.plausible(a, b)
                         && (!self.timed
-                            || self.offset().is_none_or(|o| (self.difference(a, b) - o).abs() <= NEAR_NS))
+                            || self
+                                .offset()
+                                .is_none_or(|o| (self.difference(a, b) - o).abs() <= NEAR_NS))
                 });
                 if agree {
                     return Some((skip_first, skip_second));
@@ -422,7 +429,9 @@ impl Aligner {
             return None;
         }
         let hash = |side: &VecDeque<Token>, at: usize| {
-            (0..gram).fold(0u64, |h, i| h.rotate_left(23).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ side[at + i].hash)
+            (0..gram).fold(0u64, |h, i| {
+                h.rotate_left(23).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ side[at + i].hash
+            })
         };
         let mut grams: FxHashMap<u64, Vec<u32>> = FxHashMap::default();
         for at in 0..=ns - gram {
@@ -461,16 +470,23 @@ impl Aligner {
                 && r.spread <= best.spread.max(NEAR_NS / 10)
                 && (r.median - best.median).abs() <= NEAR_NS / 10
         };
-        let first = if self.timed { runs.iter().filter(earlier).min_by_key(|r| (r.first, r.second)) } else { None };
+        let first = if self.timed {
+            runs.iter().filter(earlier).min_by_key(|r| (r.first, r.second))
+        } else {
+            None
+        };
         Some(first.map_or(best, |r| Run { first: r.first, second: r.second, take: r.run, ..best }))
     }
 
     /// The common run that begins at two positions.
     fn run(&self, first: usize, second: usize) -> Run {
         let limit = (self.first.len() - first).min(self.second.len() - second).min(SEARCH_SECOND);
-        let run = (0..limit).take_while(|i| self.first[first + i].hash == self.second[second + i].hash).count();
-        let mut differences: Vec<i64> =
-            (0..run).map(|i| self.difference(&self.first[first + i], &self.second[second + i])).collect();
+        let run = (0..limit)
+            .take_while(|i| self.first[first + i].hash == self.second[second + i].hash)
+            .count();
+        let mut differences: Vec<i64> = (0..run)
+            .map(|i| self.difference(&self.first[first + i], &self.second[second + i]))
+            .collect();
         let (mut spread, mut near, mut median) = (0, false, 0);
         if self.timed && run > 0 {
             differences.sort_unstable();
@@ -511,7 +527,10 @@ impl Run {
             return self.near;
         }
         // Of two long runs, the steadier clocks decide; otherwise length.
-        if self.run * 2 >= other.run && other.run * 2 >= self.run && self.spread.max(other.spread) > 0 {
+        if self.run * 2 >= other.run
+            && other.run * 2 >= self.run
+            && self.spread.max(other.spread) > 0
+        {
             let (a, b) = (self.spread.max(1_000), other.spread.max(1_000));
             if a * 3 < b {
                 return true;
@@ -564,7 +583,8 @@ mod tests {
         // The second side starts at 100, ends at 2500, lacks 700..760 and 1500.
         let kept: Vec<usize> =
             (100..2500).filter(|i| !(700..760).contains(i) && *i != 1500).collect();
-        let second: Vec<_> = kept.iter().map(|&i| (first[i].0, first[i].1 - 5_000_000_000 - 20_000)).collect();
+        let second: Vec<_> =
+            kept.iter().map(|&i| (first[i].0, first[i].1 - 5_000_000_000 - 20_000)).collect();
         let (pairs, a) = align(&first, &second);
         let wrong = pairs.iter().filter(|(p, s)| kept[*s as usize] as u64 != *p).count();
         assert_eq!(wrong, 0);

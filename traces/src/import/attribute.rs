@@ -16,7 +16,8 @@
 use std::collections::VecDeque;
 
 use super::emit::page_span;
-use super::join::{Guest, Join};
+use super::join::Join;
+use super::joined::Joined;
 use super::lines::{EventSink, LineSource};
 use super::window::{FtKind, FtRec, FtWindow, LogWindow};
 
@@ -77,7 +78,13 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
         let notified = rec.kind == FtKind::Map && rec.peer != super::window::NONE && g.caching.on();
         if rec.quality != 0 {
             let domain = (rec.domain != u32::MAX).then_some(rec.domain);
-            return Found { domain, quality: rec.quality, perm: rec.perm, notified, contradicted: false };
+            return Found {
+                domain,
+                quality: rec.quality,
+                perm: rec.perm,
+                notified,
+                contradicted: false,
+            };
         }
         let mut found = match rec.kind {
             FtKind::Map => self.attribute_map(index, &rec),
@@ -88,7 +95,8 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
             found.quality = Found::NOTHING;
         }
         if let Some(r) = self.guest.as_mut().and_then(|g| g.window.get_mut(index)) {
-            (r.domain, r.quality, r.perm) = (found.domain.unwrap_or(u32::MAX), found.quality, found.perm);
+            (r.domain, r.quality, r.perm) =
+                (found.domain.unwrap_or(u32::MAX), found.quality, found.perm);
         }
         found
     }
@@ -114,7 +122,9 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
             match r.kind {
                 FtKind::Unmap => {
                     let Some(domain) = g.told_domain(r) else { break };
-                    if self.out.tables.live_pages(domain, page, pages) == 0 && !excluded.contains(&domain) {
+                    if self.out.tables.live_pages(domain, page, pages) == 0
+                        && !excluded.contains(&domain)
+                    {
                         return Found::new(domain, Found::PAIRING);
                     }
                     excluded.push(domain);
@@ -152,7 +162,9 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
                 let mut ranges = tables.within(domain, page, pages);
                 let (at, first) = ranges.next()?;
                 let (start, whole) = tables.range_of(domain, at)?;
-                let (live, used) = ranges.fold((first.pages, first.used), |(n, used), (_, r)| (n + r.pages, used | r.used));
+                let (live, used) = ranges.fold((first.pages, first.used), |(n, used), (_, r)| {
+                    (n + r.pages, used | r.used)
+                });
                 let fit = if start == page && whole.pages == pages {
                     Fit::Same
                 } else if start == page && live == pages {
@@ -180,14 +192,21 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
             let between = time..next_map.saturating_sub(PROOF_SLACK_NS).max(time.saturating_add(1));
             retain_some(&mut live, |c| {
                 let Some(out) = c.out else { return true };
-                !self.window.proofs(page, out).any(|(_, r)| r.domain == c.domain && between.contains(&r.time))
+                !self
+                    .window
+                    .proofs(page, out)
+                    .any(|(_, r)| r.domain == c.domain && between.contains(&r.time))
             });
         }
         // Drivers unmap what the device has used.
         retain_some(&mut live, |c| c.used);
         match live[..] {
             [c] => Found::new(c.domain, Found::LIVENESS),
-            _ => self.unmap_by_next_map(index, rec, &live.iter().map(|c| c.domain).collect::<Vec<_>>()),
+            _ => self.unmap_by_next_map(
+                index,
+                rec,
+                &live.iter().map(|c| c.domain).collect::<Vec<_>>(),
+            ),
         }
     }
 
@@ -250,8 +269,14 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
             break;
         }
         let any = near.map(|(_, d)| d).or_else(|| {
-            let same_cpu = g.history.newest_first().find(|h| h.cpu == rec.cpu && usable(h.domain)).map(|h| h.domain);
-            same_cpu.or_else(|| candidates.first().copied()).or_else(|| self.out.tables.recent().first().copied())
+            let same_cpu = g
+                .history
+                .newest_first()
+                .find(|h| h.cpu == rec.cpu && usable(h.domain))
+                .map(|h| h.domain);
+            same_cpu
+                .or_else(|| candidates.first().copied())
+                .or_else(|| self.out.tables.recent().first().copied())
         });
         any.map_or(Found::default(), |d| Found::new(d, Found::ADJACENCY))
     }
@@ -286,16 +311,17 @@ fn retain_some(candidates: &mut Vec<Candidate>, keep: impl Fn(&Candidate) -> boo
     }
 }
 
-impl<L: LineSource> Guest<L> {
+impl<L: LineSource> Joined<L> {
     /// Domain in the invalidation that covers this map or unmap.
-    fn told_domain(&self, rec: &FtRec) -> Option<u32> {
+    pub(crate) fn told_domain(&self, rec: &FtRec) -> Option<u32> {
         self.window.get(rec.peer).and_then(|s| s.descriptor().pages()).map(|(domain, ..)| domain)
     }
 
     /// The first access that proves map `index`.
     fn proof(&self, log: &LogWindow, index: u64) -> Option<Proof> {
         let rec = self.window.get(index)?;
-        let not_before = self.log_time(index).map_or(i64::MIN, |t| t.saturating_sub(PROOF_SLACK_NS));
+        let not_before =
+            self.log_time(index).map_or(i64::MIN, |t| t.saturating_sub(PROOF_SLACK_NS));
         let (page, pages) = page_span(rec.a, rec.size);
         let out = rec.b >> 12;
         let mut best: Option<Proof> = None;
@@ -306,7 +332,8 @@ impl<L: LineSource> Guest<L> {
             }
         };
         for i in 0..pages.min(PROOF_PAGES) {
-            if let Some((at, r)) = log.proofs(page + i, out + i).find(|(_, r)| r.time >= not_before) {
+            if let Some((at, r)) = log.proofs(page + i, out + i).find(|(_, r)| r.time >= not_before)
+            {
                 consider(at, r);
             }
         }
@@ -369,7 +396,12 @@ impl Recent {
     const MAX_PASSED: u8 = 8;
 
     /// Takes a new record of the window; links it or what waits for it.
-    pub(crate) fn note(&mut self, window: &mut FtWindow, index: u64, caching: &mut CachingModeGuess) {
+    pub(crate) fn note(
+        &mut self,
+        window: &mut FtWindow,
+        index: u64,
+        caching: &mut CachingModeGuess,
+    ) {
         let Some(&rec) = window.get(index) else { return };
         let at = match self.cpus.iter().position(|(cpu, _)| *cpu == rec.cpu) {
             Some(at) => at,
@@ -395,7 +427,14 @@ impl Recent {
                 {
                     caching.no += u64::from(p.map);
                 }
-                pending.push_back(Pending { index, pid: rec.pid, map, iova: rec.a, last, passed: 0 });
+                pending.push_back(Pending {
+                    index,
+                    pid: rec.pid,
+                    map,
+                    iova: rec.a,
+                    last,
+                    passed: 0,
+                });
             }
             FtKind::Submit => {
                 let Some((_, addr, am)) = rec.descriptor().pages() else { return };
@@ -469,7 +508,9 @@ impl History {
     const MAX: usize = 512;
 
     pub(crate) fn push(&mut self, rec: &FtRec, index: u64, found: Found) {
-        let Some(domain) = found.domain.filter(|_| found.quality >= Found::LIVENESS) else { return };
+        let Some(domain) = found.domain.filter(|_| found.quality >= Found::LIVENESS) else {
+            return;
+        };
         if self.entries.len() == Self::MAX {
             self.entries.pop_front();
         }

@@ -119,7 +119,10 @@ impl<'a> Cursor<'a> {
             && rest.first().is_none_or(|b| !b.is_ascii_digit())
             && stamp[10] == b'.'
             && let Some(a) = eight_digits(*stamp.first_chunk()?)
-            && let Some(b) = eight_digits([stamp[8], stamp[9], stamp[11], stamp[12], stamp[13], stamp[14], stamp[15], stamp[16]])
+            && let Some(b) = eight_digits([
+                stamp[8], stamp[9], stamp[11], stamp[12], stamp[13], stamp[14], stamp[15],
+                stamp[16],
+            ])
         {
             self.rest = rest;
             let (sec, us) = (a * 100 + b / 1_000_000, b % 1_000_000);
@@ -216,7 +219,12 @@ pub(crate) fn iso8601_ns(c: &mut Cursor<'_>) -> Option<i64> {
     let minute = two(c)?;
     c.lit(b":")?;
     let second = two(c)?;
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+    if !(1..=12).contains(&month)
+        || !(1..=31).contains(&day)
+        || hour > 23
+        || minute > 59
+        || second > 60
+    {
         return None;
     }
     let ns = if c.try_lit(b".") { c.fraction_ns()? } else { 0 };
@@ -248,11 +256,20 @@ mod tests {
         assert_eq!(Cursor::new(b"x").hex(), None);
         assert_eq!(Cursor::new(b"18446744073709551615").dec(), Some(u64::MAX));
         assert_eq!(Cursor::new(b"18446744073709551616").dec(), None);
-        assert_eq!(Cursor::new(b"1795404603.327398:").seconds_ns(), Some(1_795_404_603_327_398_000));
+        assert_eq!(
+            Cursor::new(b"1795404603.327398:").seconds_ns(),
+            Some(1_795_404_603_327_398_000)
+        );
         assert_eq!(Cursor::new(b"5.123456789:").seconds_ns(), Some(5_123_456_789));
         assert_eq!(Cursor::new(b"5.:").seconds_ns(), None);
-        assert_eq!(Cursor::new(b"1795404603.3273981:").seconds_ns(), Some(1_795_404_603_327_398_100));
-        assert_eq!(Cursor::new(b"1795404603.32739x:").seconds_ns(), Some(1_795_404_603_327_390_000));
+        assert_eq!(
+            Cursor::new(b"1795404603.3273981:").seconds_ns(),
+            Some(1_795_404_603_327_398_100)
+        );
+        assert_eq!(
+            Cursor::new(b"1795404603.32739x:").seconds_ns(),
+            Some(1_795_404_603_327_390_000)
+        );
         assert_eq!(eight_digits(*b"12345678"), Some(12_345_678));
         assert_eq!(eight_digits(*b"99999999"), Some(99_999_999));
         assert_eq!(eight_digits(*b"00000000"), Some(0));

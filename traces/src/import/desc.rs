@@ -59,7 +59,10 @@ impl Descriptor {
 
     pub(crate) fn interrupt(granularity: u64, index: u64, mask: u64) -> Descriptor {
         Descriptor {
-            qw0: kind::INTERRUPT | (granularity & 1) << 4 | (mask & 0x1f) << 27 | (index & 0xffff) << 32,
+            qw0: kind::INTERRUPT
+                | (granularity & 1) << 4
+                | (mask & 0x1f) << 27
+                | (index & 0xffff) << 32,
             qw1: 0,
         }
     }
@@ -99,7 +102,8 @@ impl Descriptor {
 
     /// Requester of a device-selective context invalidation.
     pub(crate) fn context_device(self) -> Option<u32> {
-        (self.kind() == kind::CONTEXT && self.granularity() == PAGE).then_some((self.qw0 >> 32) as u32 & 0xffff)
+        (self.kind() == kind::CONTEXT && self.granularity() == PAGE)
+            .then_some((self.qw0 >> 32) as u32 & 0xffff)
     }
 
     /// A number that is equal where the descriptor says the same, whether it
@@ -161,7 +165,9 @@ impl Descriptor {
         if scope == Scope::Page && self.qw1 & 1 << 6 != 0 {
             e.flags = e.flags.with(Flags::LEAF_ONLY);
         }
-        if matches!(scope, Scope::Page | Scope::Domain) || (scope == Scope::Context && self.granularity() == DOMAIN) {
+        if matches!(scope, Scope::Page | Scope::Domain)
+            || (scope == Scope::Context && self.granularity() == DOMAIN)
+        {
             e.domain = DomainId(self.domain());
         }
         Some(e)
@@ -171,7 +177,8 @@ impl Descriptor {
 /// Mixes two words into one (a Murmur3 finaliser); equal input, equal output.
 #[inline]
 pub(crate) fn mix(a: u64, b: u64) -> u64 {
-    let mut x = a.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ b.rotate_left(32).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
+    let mut x = a.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ b.rotate_left(32).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
     x ^= x >> 33;
     x = x.wrapping_mul(0xff51_afd7_ed55_8ccd);
     x ^ x >> 33
@@ -188,27 +195,42 @@ mod tests {
         assert_eq!(raw.token(), Descriptor::iotlb_pages(6, 0xfff7_4000, 1).token());
         assert_eq!(raw.pages(), Some((6, 0xfff7_4000, 1)));
         assert_eq!(Descriptor { qw0: 0xd2, qw1: 0 }.token(), Descriptor::iotlb_global().token());
-        assert_eq!(Descriptor { qw0: 0x400e2, qw1: 0 }.token(), Descriptor::iotlb_domain(4).token());
+        assert_eq!(
+            Descriptor { qw0: 0x400e2, qw1: 0 }.token(),
+            Descriptor::iotlb_domain(4).token()
+        );
         assert_eq!(Descriptor { qw0: 0x11, qw1: 0 }.token(), Descriptor::context_global().token());
-        assert_eq!(Descriptor { qw0: 0x10_0004_0031, qw1: 0 }.token(), Descriptor::context_devices(0x10, 0).token());
-        assert_eq!(Descriptor { qw0: 0x8_0000_0014, qw1: 0 }.token(), Descriptor::interrupt(1, 8, 0).token());
+        assert_eq!(
+            Descriptor { qw0: 0x10_0004_0031, qw1: 0 }.token(),
+            Descriptor::context_devices(0x10, 0).token()
+        );
+        assert_eq!(
+            Descriptor { qw0: 0x8_0000_0014, qw1: 0 }.token(),
+            Descriptor::interrupt(1, 8, 0).token()
+        );
         assert_eq!(Descriptor { qw0: 0x4, qw1: 0 }.token(), Descriptor::interrupt(0, 0, 0).token());
         assert_ne!(raw.token(), Descriptor::iotlb_pages(5, 0xfff7_4000, 1).token());
     }
 
     #[test]
     fn page_event_keeps_the_raw_address() {
-        let e = Descriptor { qw0: 0x300f2, qw1: 0x12_7000 | 1 << 6 | 2 }.event(Kind::Invalidate).unwrap();
+        let e = Descriptor { qw0: 0x300f2, qw1: 0x12_7000 | 1 << 6 | 2 }
+            .event(Kind::Invalidate)
+            .unwrap();
         assert_eq!((e.addr, e.size, e.out, e.domain), (0x12_4000, 0x4000, 0x12_7000, DomainId(3)));
         assert_eq!(e.flags.scope(), Some(Scope::Page));
         assert!(e.flags.has(Flags::LEAF_ONLY));
         // AM = 63 does not overflow.
-        assert_eq!(Descriptor { qw0: 0x300f2, qw1: 63 }.event(Kind::Invalidate).unwrap().size, 1 << 63);
+        assert_eq!(
+            Descriptor { qw0: 0x300f2, qw1: 63 }.event(Kind::Invalidate).unwrap().size,
+            1 << 63
+        );
     }
 
     #[test]
     fn other_scopes() {
-        let scope = |qw0| Descriptor { qw0, qw1: 0 }.event(Kind::Invalidate).and_then(|e| e.flags.scope());
+        let scope =
+            |qw0| Descriptor { qw0, qw1: 0 }.event(Kind::Invalidate).and_then(|e| e.flags.scope());
         assert_eq!(scope(0xd2), Some(Scope::Global));
         assert_eq!(scope(0x400e2), Some(Scope::Domain));
         assert_eq!(scope(0x11), Some(Scope::Context));

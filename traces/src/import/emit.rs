@@ -100,13 +100,24 @@ impl<S: EventSink> Emitter<S> {
     }
 
     /// A recorded map of the guest. `flags`: rights and marks.
-    pub(crate) fn map(&mut self, time: i64, cpu: u32, domain: u32, m: Mapping, flags: Flags) -> Result<()> {
+    pub(crate) fn map(
+        &mut self,
+        time: i64,
+        cpu: u32,
+        domain: u32,
+        m: Mapping,
+        flags: Flags,
+    ) -> Result<()> {
         let (page, pages) = page_span(m.iova, m.size);
         if domain != DomainId::NONE.0 {
             // The change that made room was not recorded.
             self.infer_unmap(time, domain, page, pages)?;
             let perm = flags.perm().0;
-            self.tables.map(domain, page, Range { pages, out: m.out >> 12, perm, fresh: true, used: false });
+            self.tables.map(
+                domain,
+                page,
+                Range { pages, out: m.out >> 12, perm, fresh: true, used: false },
+            );
         }
         self.counts.maps += 1;
         let mut e = Event::new(Kind::Map);
@@ -116,7 +127,15 @@ impl<S: EventSink> Emitter<S> {
     }
 
     /// A recorded unmap of the guest.
-    pub(crate) fn unmap(&mut self, time: i64, cpu: u32, domain: u32, iova: u64, size: u64, flags: Flags) -> Result<()> {
+    pub(crate) fn unmap(
+        &mut self,
+        time: i64,
+        cpu: u32,
+        domain: u32,
+        iova: u64,
+        size: u64,
+        flags: Flags,
+    ) -> Result<()> {
         let (page, pages) = page_span(iova, size);
         if domain != DomainId::NONE.0 {
             self.removed.clear();
@@ -133,7 +152,7 @@ impl<S: EventSink> Emitter<S> {
     }
 
     /// Unmaps what is known to be mapped in these pages, as inferred.
-    fn infer_unmap(&mut self, time: i64, domain: u32, page: u64, pages: u64) -> Result<()> {
+    pub(crate) fn infer_unmap(&mut self, time: i64, domain: u32, page: u64, pages: u64) -> Result<()> {
         self.removed.clear();
         let mut removed = std::mem::take(&mut self.removed);
         self.tables.unmap(domain, page, pages, &mut removed);
@@ -163,7 +182,15 @@ impl<S: EventSink> Emitter<S> {
     }
 
     /// Maps a page that an access proves, as inferred.
-    fn infer_map(&mut self, time: i64, domain: u32, page: u64, pages: u64, out: u64, perm: u8) -> Result<()> {
+    pub(crate) fn infer_map(
+        &mut self,
+        time: i64,
+        domain: u32,
+        page: u64,
+        pages: u64,
+        out: u64,
+        perm: u8,
+    ) -> Result<()> {
         self.infer_unmap(time, domain, page, pages)?;
         self.tables.map(domain, page, Range { pages, out, perm, fresh: false, used: true });
         self.counts.inferred_maps += 1;
@@ -225,7 +252,8 @@ impl<S: EventSink> Emitter<S> {
             flags = flags.with(Flags::OUT_KNOWN);
             e.out = rec.b;
         }
-        (e.flags, e.domain, e.requester, e.addr) = (flags, DomainId(domain), Requester(rec.sid), rec.a);
+        (e.flags, e.domain, e.requester, e.addr) =
+            (flags, DomainId(domain), Requester(rec.sid), rec.a);
         self.counts.dma += 1;
         self.write(rec.time, e)
     }
@@ -344,7 +372,10 @@ impl<S: EventSink> Emitter<S> {
         let end = page.saturating_add(pages);
         // Ranges are as large as unmaps are; the nearest one below may reach
         // into this one.
-        self.dirty.range((domain, 0)..(domain, end)).next_back().is_some_and(|((_, p), n)| p.saturating_add(*n) > page)
+        self.dirty
+            .range((domain, 0)..(domain, end))
+            .next_back()
+            .is_some_and(|((_, p), n)| p.saturating_add(*n) > page)
     }
 
     /// Forgets notes that touch the pages.

@@ -36,7 +36,13 @@ pub(crate) struct FtReader<L> {
 
 impl<L: LineSource> FtReader<L> {
     pub(crate) fn new(lines: L) -> Self {
-        FtReader { lines, clock: Clock::default(), counts: FtCounts::default(), eof: false, seam: None }
+        FtReader {
+            lines,
+            clock: Clock::default(),
+            counts: FtCounts::default(),
+            eof: false,
+            seam: None,
+        }
     }
 
     pub(crate) fn lines(&self) -> &L {
@@ -66,7 +72,11 @@ impl<L: LineSource> FtReader<L> {
         };
         self.counts.lines += 1;
         let number = line.number;
-        let parsed = if line.truncated { Line::Damaged("line too long") } else { ftrace_line::parse(line.bytes) };
+        let parsed = if line.truncated {
+            Line::Damaged("line too long")
+        } else {
+            ftrace_line::parse(line.bytes)
+        };
         let (prefix, event) = match parsed {
             Line::Event(prefix, event) => (prefix, event),
             Line::Other(name) => {
@@ -106,7 +116,9 @@ impl<L: LineSource> FtReader<L> {
                 }
             }
             Event::Marker(text) => {
-                let text = String::from_utf8_lossy(&text[..text.len().min(MAX_MARKER_BYTES)]).trim().to_owned();
+                let text = String::from_utf8_lossy(&text[..text.len().min(MAX_MARKER_BYTES)])
+                    .trim()
+                    .to_owned();
                 window.push_marker(rec(FtKind::Marker), text);
             }
             Event::AttachDevice => diag.ignored(b"attach_device_to_domain"),

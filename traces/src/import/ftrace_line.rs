@@ -74,7 +74,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Line<'_> {
         }
     };
     t.skip_spaces();
-    let Some(colon) = memchr::memmem::find(t.rest(), b": ").or_else(|| t.rest().strip_suffix(b":").map(<[u8]>::len))
+    let Some(colon) = memchr::memmem::find(t.rest(), b": ")
+        .or_else(|| t.rest().strip_suffix(b":").map(<[u8]>::len))
     else {
         return Line::Damaged("no event name");
     };
@@ -91,7 +92,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Line<'_> {
         b"qi_submit" => qi_submit(&mut args),
         b"tracing_mark_write" | b"print" => Some(Event::Marker(args.rest())),
         b"attach_device_to_domain" => Some(Event::AttachDevice),
-        _ if name.iter().all(|b| b.is_ascii_graphic()) && !name.is_empty() => return Line::Other(name),
+        _ if name.iter().all(|b| b.is_ascii_graphic()) && !name.is_empty() => {
+            return Line::Other(name);
+        }
         _ => return Line::Damaged("event name cannot be read"),
     };
     match event {
@@ -220,11 +223,17 @@ mod tests {
             ),
             (
                 "a - b [7] [x]-77 (   77) [123] d.h2.  5.123456789: iommu:unmap: IOMMU: iova=0x00000000fffff000 - 0x0000000100000000 size=4096 unmapped_size=4096",
-                Line::Event(at(5_123_456_789, 123, 77), Event::Unmap { iova: 0xffff_f000, size: 4096 }),
+                Line::Event(
+                    at(5_123_456_789, 123, 77),
+                    Event::Unmap { iova: 0xffff_f000, size: 4096 },
+                ),
             ),
             (
                 "  <idle>-0  [001]  12.5: qi_submit: iotlb_inv dmar0: 0x600f2 0xfff76000 0x0 0x0",
-                Line::Event(at(12_500_000_000, 1, 0), Event::QiSubmit { qw0: 0x600f2, qw1: 0xfff7_6000 }),
+                Line::Event(
+                    at(12_500_000_000, 1, 0),
+                    Event::QiSubmit { qw0: 0x600f2, qw1: 0xfff7_6000 },
+                ),
             ),
             (
                 "   init-1  [001] .....  17.311398: tracing_mark_write: work begin: x",

@@ -52,7 +52,9 @@ impl Iotlb {
         }
         let entry = Entry { gfn, out: out & !mask, mask, sid, domain };
         let bucket = &mut self.buckets[(gfn & 0xff) as usize];
-        if let Some(old) = bucket.iter_mut().find(|e| e.sid == sid && e.gfn == gfn && e.mask == mask) {
+        if let Some(old) =
+            bucket.iter_mut().find(|e| e.sid == sid && e.gfn == gfn && e.mask == mask)
+        {
             *old = entry;
             return;
         }

@@ -15,27 +15,18 @@
 //!
 //! Both inputs are read through windows of bounded size.
 
-use std::collections::VecDeque;
-
-use super::anchors::{Aligner, Token};
-use super::attribute::{CachingModeGuess, Found, History, Recent};
+use super::attribute::Found;
 use super::emit::Emitter;
-use super::ftrace::FtReader;
+use super::joined::{FT_AHEAD, Joined};
 use super::lines::{EventSink, LineSource};
 use super::qemu::LogReader;
 use super::report::{Diagnostics, Options};
-use super::window::{FtKind, FtWindow, LogKind, LogWindow, NONE};
+use super::window::{FtKind, LogKind, LogWindow, NONE};
 use crate::Result;
 
 /// Records of the log looked ahead with and without an ftrace.
 const LOG_AHEAD: usize = 1 << 17;
 const LOG_AHEAD_ALONE: usize = 1 << 10;
-/// Records of the ftrace looked ahead at most.
-const FT_AHEAD: usize = 1 << 18;
-/// The ftrace is read this far beyond the log, ns.
-const FT_BEYOND_NS: i64 = 50_000_000;
-/// A map may be stamped this much later than an access that needs it.
-const PULL_NS: i64 = 20_000_000;
 /// Records of the ftrace searched for such a map.
 const PULL_RECORDS: usize = 4096;
 /// Behind an unmap without an own invalidation, misses within this time are
@@ -43,17 +34,6 @@ const PULL_RECORDS: usize = 4096;
 const HOLD_NS: i64 = 2_000_000;
 /// Pages of an unmap that are checked for such misses.
 const HOLD_PAGES: u64 = 64;
-
-/// Where the ftrace's clock stands against the log's.
-#[derive(Clone, Copy, Debug)]
-struct Segment {
-    /// First ftrace record that it holds for.
-    from: u64,
-    /// A recording starts over there.
-    seam: bool,
-    /// Log time minus ftrace time, ns.
-    offset: i64,
-}
 
 /// What the join counts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -75,37 +55,12 @@ pub(crate) struct JoinCounts {
     pub(crate) markers: u64,
 }
 
-/// The guest's ftrace and what the join knows about it.
-#[derive(Debug)]
-pub(crate) struct Guest<L> {
-    pub(crate) reader: FtReader<L>,
-    pub(crate) window: FtWindow,
-    pub(crate) aligner: Aligner,
-    segments: VecDeque<Segment>,
-    /// Seams not yet behind a segment's start.
-    seams: VecDeque<u64>,
-    /// Next records to be fed to the aligner.
-    fed_log: u64,
-    fed: u64,
-    last_pair: Option<u64>,
-    /// Last record written.
-    last_written: Option<u64>,
-    epoch: u64,
-    /// Next record whose time has not come.
-    next: u64,
-    /// Log record at which a waiting record may go on.
-    retry_at: u64,
-    pub(crate) recent: Recent,
-    pub(crate) caching: CachingModeGuess,
-    pub(crate) history: History,
-}
-
 /// The join; see the module's text.
 #[derive(Debug)]
 pub(crate) struct Join<L, F, S> {
     pub(crate) log: LogReader<L>,
     pub(crate) window: LogWindow,
-    pub(crate) guest: Option<Guest<F>>,
+    pub(crate) guest: Option<Joined<F>>,
     pub(crate) out: Emitter<S>,
     pub(crate) diag: Diagnostics,
     pub(crate) counts: JoinCounts,
@@ -118,23 +73,7 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
         Join {
             log: LogReader::new(log, false),
             window: LogWindow::default(),
-            guest: guest.map(|lines| Guest {
-                reader: FtReader::new(lines),
-                window: FtWindow::default(),
-                aligner: Aligner::new(true),
-                segments: VecDeque::new(),
-                seams: VecDeque::new(),
-                fed_log: 0,
-                fed: 0,
-                last_pair: None,
-                last_written: None,
-                epoch: 0,
-                next: 0,
-                retry_at: NONE,
-                recent: Recent::default(),
-                caching: CachingModeGuess::default(),
-                history: History::default(),
-            }),
+            guest: guest.map(Joined::new),
             out: Emitter::new(sink),
             diag: Diagnostics::new(max_errors),
             counts: JoinCounts::default(),
@@ -166,7 +105,11 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
 
     /// Reads until both windows are full enough for the next step.
     fn fill(&mut self) -> Result<()> {
-        let ahead = if self.guest.as_ref().is_some_and(|g| !g.finished()) { LOG_AHEAD } else { LOG_AHEAD_ALONE };
+        let ahead = if self.guest.as_ref().is_some_and(|g| !g.finished()) {
+            LOG_AHEAD
+        } else {
+            LOG_AHEAD_ALONE
+        };
         while self.window.len() < ahead && self.log.read(&mut self.window, &mut self.diag)? {
             if let Some(g) = &mut self.guest {
                 g.feed_log(&mut self.log, &self.window);
@@ -193,17 +136,9 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
             if !wanted || full || g.reader.eof() {
                 if log_ended && g.reader.eof() {
                     // Nothing more will come: let the aligner decide.
-                    g.aligner.end_first();
-                    g.aligner.poll();
-                    g.take_pairs(&mut self.window, timed);
+                    g.finish_pairing(true, &mut self.window, timed);
                 }
-                // A record of the log that is not decided cannot be written.
-                let head = self.window.head();
-                while g.aligner.undecided_first().is_some_and(|i| i <= head) {
-                    g.aligner.give_up_first();
-                    g.aligner.poll();
-                    g.take_pairs(&mut self.window, timed);
-                }
+                g.decide(self.window.head(), &mut self.window, timed);
                 if full && timed && g.log_time(g.window.head()).is_none() {
                     // The ftrace begins long before the log, or another
                     // recording lies between.
@@ -229,7 +164,7 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
             if rec.peer != NONE {
                 self.release_before_submit(rec.peer)?;
             }
-            self.out.covered = self.guest.as_ref().is_some_and(Guest::covers);
+            self.out.covered = self.guest.as_ref().is_some_and(Joined::covers);
         }
         match rec.kind {
             LogKind::Dma => {
@@ -252,7 +187,9 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
                 }
                 self.out.reset(rec.time, new_tables)?;
             }
-            LogKind::Context if rec.b & 0xc == 0 => self.out.attach(rec.time, rec.sid, rec.domain)?,
+            LogKind::Context if rec.b & 0xc == 0 => {
+                self.out.attach(rec.time, rec.sid, rec.domain)?
+            }
             _ => {}
         }
         self.window.pop();
@@ -338,7 +275,9 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
                     if limit == NONE { r.time <= time_limit } else { *at < limit }
                 });
                 for (at, miss) in misses {
-                    if miss.domain == domain && !g.maps_again(index, start + i, range.out + i, miss.time) {
+                    if miss.domain == domain
+                        && !g.maps_again(index, start + i, range.out + i, miss.time)
+                    {
                         hold = hold.max(at + 1);
                     }
                 }
@@ -362,7 +301,9 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
                 .window
                 .from(g.window.head())
                 .take_while(|(i, _)| *i < submit)
-                .filter(|(_, r)| !r.done && (r.kind != FtKind::Submit || r.peer == NONE || r.peer < head))
+                .filter(|(_, r)| {
+                    !r.done && (r.kind != FtKind::Submit || r.peer == NONE || r.peer < head)
+                })
                 .map(|(i, _)| i)
                 .collect();
             for index in open {
@@ -390,14 +331,16 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
         let Some(&dma) = self.window.get(index) else { return Ok(()) };
         let (page, out) = (dma.a >> 12, dma.b >> 12);
         let Some(g) = &self.guest else { return Ok(()) };
-        let limit = dma.time.saturating_add(PULL_NS);
+        let limit = dma.time.saturating_add(super::joined::PULL_NS);
         let timed = self.log.clock().timed();
         let mut candidates = Vec::new();
         for (i, r) in g.window.from(g.window.head()).take(PULL_RECORDS) {
             if timed && !g.due(i, limit) {
                 break;
             }
-            let inside = r.kind == FtKind::Map && r.a >> 12 <= page && page - (r.a >> 12) < r.size.div_ceil(4096);
+            let inside = r.kind == FtKind::Map
+                && r.a >> 12 <= page
+                && page - (r.a >> 12) < r.size.div_ceil(4096);
             if !r.done && inside && (r.b >> 12).wrapping_add(page - (r.a >> 12)) == out {
                 candidates.push((i, r.cpu, r.a, r.size));
             }
@@ -407,11 +350,14 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
         let Some(g) = &self.guest else { return Ok(()) };
         // In the program order of its CPU nothing that the log shows later
         // may come first.
-        let conflict = g
-            .window
-            .from(g.window.head())
-            .take_while(|(i, _)| *i < map)
-            .any(|(_, r)| !r.done && r.cpu == cpu && r.kind == FtKind::Submit && r.peer != NONE && r.peer > index);
+        let conflict =
+            g.window.from(g.window.head()).take_while(|(i, _)| *i < map).any(|(_, r)| {
+                !r.done
+                    && r.cpu == cpu
+                    && r.kind == FtKind::Submit
+                    && r.peer != NONE
+                    && r.peer > index
+            });
         if conflict {
             self.counts.order_conflicts += 1;
             return Ok(());
@@ -422,7 +368,11 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
             .from(g.window.head())
             .take_while(|(i, _)| *i < map)
             .filter(|(_, r)| {
-                !r.done && r.kind == FtKind::Unmap && r.cpu != cpu && r.a < iova + size && iova < r.a + r.size
+                !r.done
+                    && r.kind == FtKind::Unmap
+                    && r.cpu != cpu
+                    && r.a < iova + size
+                    && iova < r.a + r.size
             })
             .map(|(i, r)| (i, r.cpu))
             .collect();
@@ -512,7 +462,8 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
                 g.feed();
                 continue;
             }
-            let known = g.log_time(index).is_some() || (!self.log.clock().timed() && g.aligner.matched > 0);
+            let known =
+                g.log_time(index).is_some() || (!self.log.clock().timed() && g.aligner.matched > 0);
             let rec = *g.window.get(index).expect("not empty");
             if rec.done || known {
                 self.write_ft(index)?;
@@ -522,152 +473,6 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
             if let Some(g) = &mut self.guest {
                 g.window.pop();
             }
-        }
-    }
-}
-
-impl<L: LineSource> Guest<L> {
-    /// Everything is read and written.
-    fn finished(&self) -> bool {
-        self.reader.eof() && self.window.len() == 0
-    }
-
-    /// Hands new records of the log to the aligner.
-    fn feed_log<M: LineSource>(&mut self, log: &mut LogReader<M>, window: &LogWindow) {
-        let stable = log.stable(window);
-        while self.fed_log < stable {
-            let index = self.fed_log;
-            self.fed_log += 1;
-            let Some(rec) = window.get(index) else { continue };
-            if log.seam == Some(index) {
-                log.seam = None;
-                self.aligner.seam_first(index, rec.time);
-            }
-            if matches!(rec.kind, LogKind::Inv | LogKind::Token) {
-                self.aligner.push_first(Token { hash: rec.descriptor().token(), time: rec.time, index });
-            }
-        }
-    }
-
-    /// Hands new records of the ftrace to the aligner.
-    fn feed(&mut self) {
-        while self.fed < self.window.end() {
-            let index = self.fed;
-            self.fed += 1;
-            if self.reader.seam == Some(index) {
-                self.reader.seam = None;
-                self.seams.push_back(index);
-                let time = self.window.get(index).map_or(0, |r| r.time);
-                self.aligner.seam_second(index, time);
-            }
-            self.recent.note(&mut self.window, index, &mut self.caching);
-            let Some(rec) = self.window.get(index) else { continue };
-            if rec.kind == FtKind::Submit {
-                self.aligner.push_second(Token { hash: rec.descriptor().token(), time: rec.time, index });
-            }
-        }
-    }
-
-    /// Notes pairs found on both sides, and the clocks' difference.
-    fn take_pairs(&mut self, window: &mut LogWindow, timed: bool) {
-        while let Some(pair) = self.aligner.next_pair() {
-            if let Some(r) = window.get_mut(pair.first.index) {
-                r.peer = pair.second.index;
-            }
-            if let Some(r) = self.window.get_mut(pair.second.index) {
-                r.peer = pair.first.index;
-            }
-            if timed {
-                if self.epoch != pair.epoch || self.segments.is_empty() {
-                    self.epoch = pair.epoch;
-                    let mut from = self.last_pair.map_or(0, |i| i + 1);
-                    let mut seam = false;
-                    while self.seams.front().is_some_and(|s| *s <= pair.second.index) {
-                        from = from.max(self.seams.pop_front().expect("not empty"));
-                        seam = true;
-                    }
-                    self.segments.push_back(Segment { from, seam, offset: pair.offset });
-                }
-                self.segments.back_mut().expect("not empty").offset = pair.offset;
-            }
-            self.last_pair = Some(pair.second.index);
-        }
-    }
-
-    /// Log time of ftrace record `index`, if the clocks are joined there.
-    pub(crate) fn log_time(&self, index: u64) -> Option<i64> {
-        let segment = self.segments.iter().rev().find(|s| s.from <= index)?;
-        if self.seams.iter().any(|s| *s <= index && *s > segment.from) {
-            return None;
-        }
-        Some(self.window.get(index)?.time.saturating_add(segment.offset))
-    }
-
-    /// True if the time of record `index` is not after `time`.
-    fn due(&self, index: u64, time: i64) -> bool {
-        self.log_time(index).is_some_and(|t| t <= time)
-    }
-
-    /// True if enough of the ftrace is read for the log's window.
-    fn reaches(&self, log: &LogWindow, timed: bool) -> bool {
-        let Some(end) = log.back() else { return true };
-        let Some(last) = self.window.end().checked_sub(1).filter(|_| self.window.len() > 0) else { return false };
-        if !timed {
-            return self.window.len() >= FT_AHEAD / 4;
-        }
-        match self.log_time(last) {
-            Some(t) => t > end.time.saturating_add(FT_BEYOND_NS),
-            // Not joined (yet): the aligner asks for what it needs.
-            None => true,
-        }
-    }
-
-    /// True while the ftrace tells about table changes: from its first record
-    /// on to its last, except between two recordings of a concatenated one.
-    fn covers(&self) -> bool {
-        let head = self.window.head();
-        let Some(last) = self.last_written.filter(|_| self.window.len() > 0) else { return false };
-        !self.segments.iter().any(|s| s.seam && s.from > last && s.from <= head)
-            && !self.seams.iter().any(|s| *s > last && *s <= head)
-    }
-
-    /// True if a map behind record `index` maps `page` to `out` again before
-    /// log time `time`: an access then does not prove the old mapping.
-    pub(crate) fn maps_again(&self, index: u64, page: u64, out: u64, time: i64) -> bool {
-        self.window.same_start(index).take(8).any(|(i, r)| {
-            r.kind == FtKind::Map
-                && r.a >> 12 <= page
-                && page - (r.a >> 12) < r.size >> 12
-                && (r.b >> 12).wrapping_add(page - (r.a >> 12)) == out
-                && self.log_time(i).is_none_or(|t| t <= time.saturating_add(PULL_NS))
-        })
-    }
-
-    /// Makes room in a full window whose oldest records cannot be joined;
-    /// gives the number of events dropped.
-    fn drop_oldest(&mut self) -> u64 {
-        let mut dropped = 0;
-        for _ in 0..FT_AHEAD / 4 {
-            if self.log_time(self.window.head()).is_some() {
-                break;
-            }
-            let Some(rec) = self.window.pop() else { break };
-            dropped += u64::from(!rec.done && rec.kind != FtKind::Submit);
-        }
-        while self.aligner.undecided_second().is_some_and(|i| i < self.window.head()) {
-            self.aligner.give_up_second();
-        }
-        self.next = self.next.max(self.window.head());
-        dropped
-    }
-
-    /// Removes written records from the front.
-    fn pop_done(&mut self) {
-        while self.window.get(self.window.head()).is_some_and(|r| r.done) {
-            self.window.pop();
-        }
-        while self.segments.len() > 1 && self.segments[1].from <= self.last_written.unwrap_or(0) {
-            self.segments.pop_front();
         }
     }
 }

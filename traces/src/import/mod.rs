@@ -1,13 +1,17 @@
 //! Importers: text logs to events.
 //!
 //! * [`qemu_log`]: a log of QEMU's emulated VT-d, alone or with the guest's
-//!   ftrace.
+//!   ftrace;
+//! * [`bundle`]: software nesting recorded at four levels.
 //!
 //! `docs/importing.md` tells users what is recorded, what is inferred and
 //! what each count means.
 
 mod anchors;
 mod attribute;
+mod bundle;
+mod bundle_events;
+mod bundle_scan;
 mod bytes;
 mod clock;
 mod desc;
@@ -16,7 +20,9 @@ mod ftrace;
 mod ftrace_line;
 mod iotlb;
 mod join;
+mod joined;
 mod lines;
+mod nested;
 mod qemu;
 mod qemu_line;
 mod report;
@@ -25,5 +31,6 @@ mod tables;
 mod window;
 
 pub use lines::{EventSink, LineSource, MemoryLines, MemorySink};
+pub use nested::{BundleInputs, bundle};
 pub use report::{DamagedLine, ImportReport, Options};
 pub use single::qemu_log;

@@ -122,8 +122,11 @@ impl<L: LineSource> LogReader<L> {
         };
         let number = line.number;
         self.counts.lines += 1;
-        let (stamp, parsed) =
-            if line.truncated { (Default::default(), Line::Damaged("line too long")) } else { qemu_line::parse(line.bytes) };
+        let (stamp, parsed) = if line.truncated {
+            (Default::default(), Line::Damaged("line too long"))
+        } else {
+            qemu_line::parse(line.bytes)
+        };
         match parsed {
             Line::Event(event) => {
                 let tick = self.clock.tick(stamp.time);
@@ -165,7 +168,10 @@ impl<L: LineSource> LogReader<L> {
                 // comes, a large page is taken for 2 MiB.
                 rec.c = if slpte & SLPTE_LARGE != 0 { 0x1f_ffff } else { 0xfff };
                 rec.b = slpte & SLPTE_ADDR & !rec.c | iova & rec.c;
-                rec.flags = log_flags::LABEL | log_flags::OUT | (slpte & 3) as u8 | if hit { log_flags::HIT } else { 0 };
+                rec.flags = log_flags::LABEL
+                    | log_flags::OUT
+                    | (slpte & 3) as u8
+                    | if hit { log_flags::HIT } else { 0 };
                 let index = w.push(rec);
                 self.open.push_back((index, line));
                 self.enabling = enabling;
@@ -186,7 +192,8 @@ impl<L: LineSource> LogReader<L> {
                 rec.kind = LogKind::Dma;
                 (rec.sid, rec.a, rec.c) = (sid, addr, 0xfff);
                 rec.domain = self.domain_of(sid);
-                rec.flags = log_flags::FAULT | if write { log_flags::WRITE } else { log_flags::READ };
+                rec.flags =
+                    log_flags::FAULT | if write { log_flags::WRITE } else { log_flags::READ };
                 w.push(rec);
             }
             Event::InvDesc { qw0, qw1 } => {
@@ -199,12 +206,16 @@ impl<L: LineSource> LogReader<L> {
                 let index = push_descriptor(w, rec, d);
                 self.raw = Some((index, line));
             }
-            Event::InvPages { domain, addr, am } => self.decoded(w, rec, Descriptor::iotlb_pages(domain, addr, am)),
+            Event::InvPages { domain, addr, am } => {
+                self.decoded(w, rec, Descriptor::iotlb_pages(domain, addr, am))
+            }
             Event::InvDomain { domain } => self.decoded(w, rec, Descriptor::iotlb_domain(domain)),
             Event::InvGlobal => self.decoded(w, rec, Descriptor::iotlb_global()),
             Event::CcGlobal => self.decoded(w, rec, Descriptor::context_global()),
             Event::CcDomain { domain } => self.decoded(w, rec, Descriptor::context_domain(domain)),
-            Event::CcDevices { sid, fmask } => self.decoded(w, rec, Descriptor::context_devices(sid, fmask)),
+            Event::CcDevices { sid, fmask } => {
+                self.decoded(w, rec, Descriptor::context_devices(sid, fmask))
+            }
             Event::Iec { granularity, index, mask } => {
                 self.decoded(w, rec, Descriptor::interrupt(granularity, index, mask));
             }
@@ -244,9 +255,18 @@ impl<L: LineSource> LogReader<L> {
 
     /// The line with the output of a translation.
     #[inline]
-    fn translate(&mut self, w: &mut LogWindow, mut rec: LogRec, sid: u32, iova: u64, gpa: u64, mask: u64) {
+    fn translate(
+        &mut self,
+        w: &mut LogWindow,
+        mut rec: LogRec,
+        sid: u32,
+        iova: u64,
+        gpa: u64,
+        mask: u64,
+    ) {
         let found = self.open.iter().position(|&(index, _)| {
-            w.get(index).is_some_and(|r| r.tid == rec.tid && r.sid == sid && (r.a ^ iova) & !mask == 0)
+            w.get(index)
+                .is_some_and(|r| r.tid == rec.tid && r.sid == sid && (r.a ^ iova) & !mask == 0)
         });
         if let Some(at) = found {
             let (index, _) = self.open.remove(at).expect("position is in range");
@@ -335,11 +355,8 @@ impl<L: LineSource> LogReader<L> {
             }
             Event::WalkOne { domain, iova, gpa, mask, perm } => {
                 rec.kind = LogKind::Walk;
-                (rec.domain, rec.a, rec.b, rec.c, rec.flags) = (domain, iova, gpa, mask, perm as u8);
-            }
-            Event::VfioNotify { map, start, end } => {
-                rec.kind = LogKind::Notify;
-                (rec.a, rec.b, rec.c) = (start, end, u64::from(map));
+                (rec.domain, rec.a, rec.b, rec.c, rec.flags) =
+                    (domain, iova, gpa, mask, perm as u8);
             }
             Event::RegionAddRam { start, end } => {
                 rec.kind = LogKind::RegionRam;
@@ -360,7 +377,11 @@ impl<L: LineSource> LogReader<L> {
 }
 
 fn push_descriptor(w: &mut LogWindow, mut rec: LogRec, d: Descriptor) -> u64 {
-    rec.kind = if matches!(d.kind(), kind::IOTLB | kind::CONTEXT | kind::PASID_IOTLB) { LogKind::Inv } else { LogKind::Token };
+    rec.kind = if matches!(d.kind(), kind::IOTLB | kind::CONTEXT | kind::PASID_IOTLB) {
+        LogKind::Inv
+    } else {
+        LogKind::Token
+    };
     (rec.a, rec.b) = (d.qw1, d.qw0);
     if let Some((domain, ..)) = d.pages() {
         rec.domain = domain;

@@ -130,7 +130,14 @@ fn frequent(mut c: Cursor<'_>) -> Option<Event> {
 /// Any line, behind its stamp.
 fn any<'a>(bytes: &'a [u8], rest: &'a [u8], stamp: Stamp) -> (Stamp, Line<'a>) {
     if rest.is_empty() {
-        return (stamp, if bytes.is_empty() { Line::Blank } else { Line::Damaged("no event after the time stamp") });
+        return (
+            stamp,
+            if bytes.is_empty() {
+                Line::Blank
+            } else {
+                Line::Damaged("no event after the time stamp")
+            },
+        );
     }
     let end = memchr::memchr(b' ', rest).unwrap_or(rest.len());
     let name = &rest[..end];
@@ -175,7 +182,11 @@ fn other<'a>(line: &'a [u8], name: &'a [u8]) -> Line<'a> {
     if line.iter().any(|b| *b < 0x20 && *b != b'\t' && *b != b'\r' || *b == 0x7f) {
         return Line::Damaged("not text");
     }
-    if line.iter().all(|b| b.is_ascii_whitespace()) { Line::Blank } else { Line::Other(b"(other text)") }
+    if line.iter().all(|b| b.is_ascii_whitespace()) {
+        Line::Blank
+    } else {
+        Line::Other(b"(other text)")
+    }
 }
 
 /// `None`: not an event that importers use; `Some(None)`: one that is damaged.
@@ -190,18 +201,20 @@ fn parse_vtd(name: &[u8], c: &mut Cursor<'_>) -> Option<Option<Event>> {
         b"page_walk_one" => walk_one(c),
         b"iotlb_cc_hit" => context(c, b"IOTLB context hit bus 0x", true),
         b"iotlb_cc_update" => context(c, b"IOTLB context update bus 0x", false),
-        b"inv_desc_iotlb_domain" => {
-            after(c, b"iotlb invalidate whole domain 0x").and_then(Cursor::hex32).map(|domain| Event::InvDomain { domain })
-        }
+        b"inv_desc_iotlb_domain" => after(c, b"iotlb invalidate whole domain 0x")
+            .and_then(Cursor::hex32)
+            .map(|domain| Event::InvDomain { domain }),
         b"inv_desc_iotlb_global" => Some(Event::InvGlobal),
         b"inv_desc_cc_global" => Some(Event::CcGlobal),
-        b"inv_desc_cc_domain" => {
-            after(c, b"context invalidate domain 0x").and_then(Cursor::hex32).map(|domain| Event::CcDomain { domain })
-        }
+        b"inv_desc_cc_domain" => after(c, b"context invalidate domain 0x")
+            .and_then(Cursor::hex32)
+            .map(|domain| Event::CcDomain { domain }),
         b"inv_desc_cc_devices" => cc_devices(c),
         b"inv_desc_iec" => iec(c),
         b"context_cache_reset" => Some(Event::CacheReset),
-        b"dmar_enable" => after(c, b"enable ").and_then(Cursor::dec).map(|on| Event::DmarEnable { on: on != 0 }),
+        b"dmar_enable" => {
+            after(c, b"enable ").and_then(Cursor::dec).map(|on| Event::DmarEnable { on: on != 0 })
+        }
         b"dmar_fault" => fault(c),
         b"translate_pt" => pass_through(c),
         b"switch_address_space" => switch(c),
@@ -224,7 +237,9 @@ fn parse_vfio(name: &[u8], c: &mut Cursor<'_>) -> Option<Option<Event>> {
             let mut c = Cursor::new(&c.rest()[start..]);
             range(&mut c, b"0x").map(|(start, end)| Event::RegionAddIommu { start, end })
         }),
-        b"listener_region_del" => range(c, b"region_del 0x").map(|(start, end)| Event::RegionDel { start, end }),
+        b"listener_region_del" => {
+            range(c, b"region_del 0x").map(|(start, end)| Event::RegionDel { start, end })
+        }
         _ => return None,
     })
 }
@@ -441,9 +456,18 @@ mod tests {
             ("", None, 0),
         ] {
             let text = format!("{prefix}{args}");
-            assert_eq!(parse(text.as_bytes()), (Stamp { time, tid }, Line::Event(Event::CacheReset)), "{text}");
+            assert_eq!(
+                parse(text.as_bytes()),
+                (Stamp { time, tid }, Line::Event(Event::CacheReset)),
+                "{text}"
+            );
         }
-        for bad in ["19823@1795404603:x", "19823@", "2026-11-23 vtd_context_cache_reset", "19823@1.119823@1.2:a"] {
+        for bad in [
+            "19823@1795404603:x",
+            "19823@",
+            "2026-11-23 vtd_context_cache_reset",
+            "19823@1.119823@1.2:a",
+        ] {
             assert!(matches!(parse(bad.as_bytes()).1, Line::Damaged(_)), "{bad}");
         }
     }
@@ -464,12 +488,18 @@ mod tests {
                 "vtd_dmar_translate dev 00:05.00 iova 0x1000 -> gpa 0x501000 mask 0xfff",
                 Translate { sid: 0x28, iova: 0x1000, gpa: 0x50_1000, mask: 0xfff },
             ),
-            ("vtd_inv_desc invalidate desc type context-cache high 0x0 low 0x11", InvDesc { qw0: 0x11, qw1: 0 }),
+            (
+                "vtd_inv_desc invalidate desc type context-cache high 0x0 low 0x11",
+                InvDesc { qw0: 0x11, qw1: 0 },
+            ),
             (
                 "vtd_inv_desc_iotlb_pages iotlb invalidate domain 0x5 addr 0xffe8a000 mask 0x1",
                 InvPages { domain: 5, addr: 0xffe8_a000, am: 1 },
             ),
-            ("vtd_inv_desc_iotlb_domain iotlb invalidate whole domain 0x7", InvDomain { domain: 7 }),
+            (
+                "vtd_inv_desc_iotlb_domain iotlb invalidate whole domain 0x7",
+                InvDomain { domain: 7 },
+            ),
             ("vtd_inv_desc_iotlb_global iotlb invalidate global", InvGlobal),
             ("vtd_inv_desc_cc_global context invalidate globally", CcGlobal),
             ("vtd_inv_desc_cc_domain context invalidate domain 0x2", CcDomain { domain: 2 }),
@@ -490,8 +520,14 @@ mod tests {
                 "vtd_iotlb_cc_hit IOTLB context hit bus 0x1 devfn 0x8 high 0x302 low 0x100bf8001 gen 1",
                 Context { hit: true, sid: 0x108, high: 0x302, low: 0x1_00bf_8001 },
             ),
-            ("vtd_dmar_fault sid 0x28 fault 5 addr 0x2000 write 1", Fault { sid: 0x28, addr: 0x2000, write: true }),
-            ("vtd_translate_pt source id 0x18, iova 0x1234", PassThrough { sid: 0x18, iova: 0x1234 }),
+            (
+                "vtd_dmar_fault sid 0x28 fault 5 addr 0x2000 write 1",
+                Fault { sid: 0x28, addr: 0x2000, write: true },
+            ),
+            (
+                "vtd_translate_pt source id 0x18, iova 0x1234",
+                PassThrough { sid: 0x18, iova: 0x1234 },
+            ),
             (
                 "vtd_switch_address_space Device 00:1f.3 switching address space (iommu enabled=1)",
                 Switch { sid: 0xfb, on: true },
@@ -537,7 +573,10 @@ mod tests {
     fn others_and_damage() {
         let line = |text: &'static str| parse(text.as_bytes()).1;
         assert_eq!(line(""), Line::Blank);
-        assert_eq!(line("19823@1.5:vtd_iotlb_reset IOTLB reset (reason: x)"), Line::Other(b"vtd_iotlb_reset"));
+        assert_eq!(
+            line("19823@1.5:vtd_iotlb_reset IOTLB reset (reason: x)"),
+            Line::Other(b"vtd_iotlb_reset")
+        );
         assert_eq!(line("nvme_irq_msix raising"), Line::Other(b"nvme_irq_msix"));
         assert_eq!(line("qemu-system-x86_64: warning: x"), Line::Other(b"(other text)"));
         for bad in [

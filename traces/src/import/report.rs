@@ -122,7 +122,13 @@ pub(crate) struct Diagnostics {
 
 impl Diagnostics {
     pub(crate) fn new(max_errors: u64) -> Self {
-        Diagnostics { max_errors, damaged: 0, first: Vec::new(), ignored: FxHashMap::default(), ignored_more: 0 }
+        Diagnostics {
+            max_errors,
+            damaged: 0,
+            first: Vec::new(),
+            ignored: FxHashMap::default(),
+            ignored_more: 0,
+        }
     }
 
     /// Counts a damaged line.

@@ -55,8 +55,7 @@ fn check<L: LineSource, F: LineSource, S: EventSink>(join: &Join<L, F, S>) -> Re
             format!(
                 "nothing in it was found in the log: {} invalidation descriptors (qi_submit) here, {} in the log, none \
                  in common; check that both are of the same run, or import the log alone",
-                g.reader.counts.descriptors,
-                join.out.counts.invalidations
+                g.reader.counts.descriptors, join.out.counts.invalidations
             ),
         ));
     }
@@ -77,7 +76,10 @@ pub(crate) fn no_vtd_event(lines: u64, other: Option<&str>) -> String {
     }
 }
 
-fn count<L: LineSource, F: LineSource, S: EventSink>(join: &Join<L, F, S>, report: &mut ImportReport) {
+fn count<L: LineSource, F: LineSource, S: EventSink>(
+    join: &Join<L, F, S>,
+    report: &mut ImportReport,
+) {
     let mut add = |name: &str, n: u64| {
         report.counts.insert(name.into(), n);
     };

@@ -54,14 +54,22 @@ impl Tables {
 
     /// True if `page` is mapped to `out`; notes that a device used it.
     pub(crate) fn access(&mut self, domain: u32, page: u64, out: u64) -> bool {
-        let Some((&(d, start), range)) = self.ranges.range_mut(..=(domain, page)).next_back() else { return false };
+        let Some((&(d, start), range)) = self.ranges.range_mut(..=(domain, page)).next_back()
+        else {
+            return false;
+        };
         let right = d == domain && page - start < range.pages && range.out + (page - start) == out;
         range.used |= right;
         right
     }
 
     /// Ranges that touch `[page, page+pages)`, ascending, cut to it.
-    pub(crate) fn within(&self, domain: u32, page: u64, pages: u64) -> impl Iterator<Item = (u64, Range)> {
+    pub(crate) fn within(
+        &self,
+        domain: u32,
+        page: u64,
+        pages: u64,
+    ) -> impl Iterator<Item = (u64, Range)> {
         let end = page.saturating_add(pages);
         let first = self.range_of(domain, page).map_or(page, |(start, _)| start);
         self.ranges.range((domain, first)..(domain, end)).map(move |((_, start), r)| {
@@ -80,7 +88,8 @@ impl Tables {
         let end = page.saturating_add(pages);
         let mut from = self.range_of(domain, page).map_or(page, |(start, _)| start);
         while from < end
-            && let Some((&(_, start), &range)) = self.ranges.range((domain, from)..(domain, end)).next()
+            && let Some((&(_, start), &range)) =
+                self.ranges.range((domain, from)..(domain, end)).next()
         {
             self.ranges.remove(&(domain, start));
             let stop = start + range.pages;
@@ -166,9 +175,15 @@ mod tests {
         let mut out = Vec::new();
         t.unmap(1, 12, 3, &mut out);
         assert_eq!(out, [Removed { page: 12, pages: 3, out: 102 }]);
-        assert_eq!((t.lookup(1, 11), t.lookup(1, 12), t.lookup(1, 15)), (Some(101), None, Some(105)));
+        assert_eq!(
+            (t.lookup(1, 11), t.lookup(1, 12), t.lookup(1, 15)),
+            (Some(101), None, Some(105))
+        );
         assert_eq!(t.live_pages(1, 0, 100), 7);
-        assert_eq!(t.within(1, 11, 6).map(|(p, r)| (p, r.pages, r.out)).collect::<Vec<_>>(), [(11, 1, 101), (15, 2, 105)]);
+        assert_eq!(
+            t.within(1, 11, 6).map(|(p, r)| (p, r.pages, r.out)).collect::<Vec<_>>(),
+            [(11, 1, 101), (15, 2, 105)]
+        );
         out.clear();
         t.unmap(1, 0, u64::MAX, &mut out);
         assert_eq!(out.len(), 2);

@@ -36,8 +36,6 @@ pub(crate) enum LogKind {
     Switch,
     /// `vtd_page_walk_one`: `a` = IOVA, `b` = GPA, `c` = mask, flags = perm.
     Walk,
-    /// `vfio_iommu_map_notify`: `a` = start, `b` = end, `c` = 1 for MAP.
-    Notify,
     /// RAM added to the device's container: `a` = start, `b` = end.
     RegionRam,
     /// The guest's IOMMU region added: `a` = start, `b` = end.
@@ -215,7 +213,8 @@ impl LogWindow {
     /// True if record `rec` proves a mapping: it is no hit and has an output.
     fn proves(rec: &LogRec) -> bool {
         rec.kind == LogKind::Dma
-            && rec.flags & (log_flags::HIT | log_flags::FAULT | log_flags::PASS | log_flags::OUT) == log_flags::OUT
+            && rec.flags & (log_flags::HIT | log_flags::FAULT | log_flags::PASS | log_flags::OUT)
+                == log_flags::OUT
     }
 
     /// Makes a complete access known to [`Self::proofs`].
@@ -271,7 +270,11 @@ impl LogWindow {
 
     /// The same for any page of the 2 MiB region of `page` that has the same
     /// distance between input and output.
-    pub(crate) fn region_proofs(&self, page: u64, out_page: u64) -> impl Iterator<Item = (u64, &LogRec)> {
+    pub(crate) fn region_proofs(
+        &self,
+        page: u64,
+        out_page: u64,
+    ) -> impl Iterator<Item = (u64, &LogRec)> {
         let delta = out_page.wrapping_sub(page);
         let mut at = self.regions.first(&region_key(page, out_page));
         std::iter::from_fn(move || {
@@ -284,7 +287,8 @@ impl LogWindow {
             Some((index, rec))
         })
         .filter(move |(_, r)| {
-            r.a >> 12 >> REGION_SHIFT == page >> REGION_SHIFT && (r.b >> 12).wrapping_sub(r.a >> 12) == delta
+            r.a >> 12 >> REGION_SHIFT == page >> REGION_SHIFT
+                && (r.b >> 12).wrapping_sub(r.a >> 12) == delta
         })
     }
 }
@@ -313,6 +317,8 @@ pub(crate) struct FtRec {
     /// Of a descriptor: record of the log that is the same one. Of a map or
     /// unmap: the descriptor in this window that covers it. Else [`NONE`].
     pub(crate) peer: u64,
+    /// In a bundle: the VMM's record of the same operation, or [`NONE`].
+    pub(crate) vmm: u64,
     /// Domain of a map or unmap, and how it was found (`attribute.rs`).
     pub(crate) domain: u32,
     pub(crate) quality: u8,
@@ -336,6 +342,7 @@ impl FtRec {
             b: 0,
             size: 0,
             peer: NONE,
+            vmm: NONE,
             domain: u32::MAX,
             quality: 0,
             perm: 3,
@@ -407,6 +414,10 @@ impl FtWindow {
         self.recs.get_mut(usize::try_from(index.checked_sub(self.base)?).ok()?)
     }
 
+    pub(crate) fn front(&self) -> Option<&FtRec> {
+        self.recs.front()
+    }
+
     /// The text of marker `index`.
     pub(crate) fn text(&self, index: u64) -> &str {
         let at = self.texts.partition_point(|(i, _)| *i < index);
@@ -447,7 +458,10 @@ impl FtWindow {
     pub(crate) fn from(&self, index: u64) -> impl DoubleEndedIterator<Item = (u64, &FtRec)> {
         let skip = index.saturating_sub(self.base) as usize;
         let base = self.base;
-        self.recs.range(skip.min(self.recs.len())..).enumerate().map(move |(i, r)| (base + (skip + i) as u64, r))
+        self.recs
+            .range(skip.min(self.recs.len())..)
+            .enumerate()
+            .map(move |(i, r)| (base + (skip + i) as u64, r))
     }
 
     /// Records before `index`, nearest first.
@@ -471,7 +485,8 @@ mod tests {
     #[test]
     fn proofs_follow_the_window() {
         let mut w = LogWindow::default();
-        for (iova, out) in [(0x1000, 0xa000), (0x2000, 0xb000), (0x1040, 0xa040), (0x1000, 0xc000)] {
+        for (iova, out) in [(0x1000, 0xa000), (0x2000, 0xb000), (0x1040, 0xa040), (0x1000, 0xc000)]
+        {
             let i = w.push(miss(iova, out));
             w.index_dma(i);
         }

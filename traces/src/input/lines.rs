@@ -111,11 +111,7 @@ impl Lines {
             [text @ .., b'\r'] if !truncated => text,
             text => text,
         };
-        Some(Line {
-            number: self.number,
-            bytes,
-            truncated,
-        })
+        Some(Line { number: self.number, bytes, truncated })
     }
 
     /// Appends the block from `at` to `end` to the carried line.

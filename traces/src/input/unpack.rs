@@ -70,10 +70,7 @@ pub(super) struct Unpacker {
 impl Unpacker {
     pub fn new(path: &Path, mut file: File, read: Arc<AtomicU64>) -> Result<Unpacker> {
         let mut magic = Vec::with_capacity(6);
-        file.by_ref()
-            .take(6)
-            .read_to_end(&mut magic)
-            .map_err(|e| Error::io("read", path, e))?;
+        file.by_ref().take(6).read_to_end(&mut magic).map_err(|e| Error::io("read", path, e))?;
         if magic.starts_with(b"PAR1") {
             return Err(Error::NotText {
                 path: path.to_owned(),
@@ -82,11 +79,7 @@ impl Unpacker {
             });
         }
         let start = magic.clone();
-        let raw = Hashed {
-            inner: Cursor::new(start).chain(file),
-            hash: Sha256::new(),
-            read,
-        };
+        let raw = Hashed { inner: Cursor::new(start).chain(file), hash: Sha256::new(), read };
         let buffered = |raw| BufReader::with_capacity(READ_BYTES, raw);
         let starting = |e| Error::io("decompress", path, e);
         let format = match magic[..] {
@@ -105,12 +98,7 @@ impl Unpacker {
             }
             _ => Format::Plain(raw),
         };
-        Ok(Unpacker {
-            path: path.to_owned(),
-            format,
-            text_bytes: 0,
-            pending: None,
-        })
+        Ok(Unpacker { path: path.to_owned(), format, text_bytes: 0, pending: None })
     }
 
     /// Fills `block`, or as much of it as there is text left.
@@ -155,10 +143,7 @@ impl Unpacker {
         io::copy(&mut raw, &mut io::sink()).map_err(|e| Error::io("read", &path, e))?;
         let hash = raw.hash.finalize();
         let sha256 = hash.iter().map(|b| format!("{b:02x}")).collect();
-        Ok(Digest {
-            bytes: raw.read.load(Ordering::Relaxed),
-            sha256,
-        })
+        Ok(Digest { bytes: raw.read.load(Ordering::Relaxed), sha256 })
     }
 
     fn failed(&self, error: io::Error) -> Error {

@@ -252,9 +252,7 @@ impl StatsBuilder {
         self.maps.remapped_bytes = self.maps.remapped_bytes.saturating_add(clamp(again));
         let pages = to_pages(domain.extents.bytes());
         domain.peak_pages = domain.peak_pages.max(pages);
-        self.mapped_pages = self
-            .mapped_pages
-            .saturating_add(pages - to_pages(before).min(pages));
+        self.mapped_pages = self.mapped_pages.saturating_add(pages - to_pages(before).min(pages));
         self.maps.peak_pages = self.maps.peak_pages.max(self.mapped_pages);
     }
 
@@ -288,17 +286,11 @@ impl StatsBuilder {
                 i.page += 1;
                 let pages = (e.size >> PAGE_SHIFT).max(1);
                 i.page_covered_pages = i.page_covered_pages.saturating_add(pages);
-                self.domains
-                    .entry(e.domain.0)
-                    .or_default()
-                    .invalidations_page += 1;
+                self.domains.entry(e.domain.0).or_default().invalidations_page += 1;
             }
             Some(Scope::Domain) => {
                 i.domain += 1;
-                self.domains
-                    .entry(e.domain.0)
-                    .or_default()
-                    .invalidations_domain += 1;
+                self.domains.entry(e.domain.0).or_default().invalidations_domain += 1;
             }
             Some(Scope::Global) => i.global += 1,
             Some(Scope::Context) => i.context += 1,
@@ -347,11 +339,7 @@ impl StatsBuilder {
         });
         self.recorded.label_hit_share =
             share(self.recorded.label_hits, self.recorded.dma_with_label);
-        let classes = self
-            .size_classes
-            .iter()
-            .enumerate()
-            .filter(|(_, n)| **n > 0);
+        let classes = self.size_classes.iter().enumerate().filter(|(_, n)| **n > 0);
         self.maps.sizes = classes
             .map(|(log2, &maps)| SizeClass {
                 up_to_bytes: 1u64.checked_shl(log2 as u32).unwrap_or(u64::MAX),

@@ -34,23 +34,12 @@ impl Extents {
 
     /// The extent that holds `addr`. O(log n).
     pub fn find(&mut self, addr: u64) -> Option<&mut Extent> {
-        self.by_start
-            .range_mut(..=addr)
-            .next_back()
-            .map(|(_, e)| e)
-            .filter(|e| e.last >= addr)
+        self.by_start.range_mut(..=addr).next_back().map(|(_, e)| e).filter(|e| e.last >= addr)
     }
 
     /// Adds `[first, last]`, where nothing may be mapped (see `remove`).
     pub fn insert(&mut self, first: u64, last: u64, since_ns: u64) {
-        self.by_start.insert(
-            first,
-            Extent {
-                last,
-                since_ns,
-                accesses: 0,
-            },
-        );
+        self.by_start.insert(first, Extent { last, since_ns, accesses: 0 });
         self.bytes += u128::from(last - first) + 1;
     }
 
@@ -72,13 +61,7 @@ impl Extents {
                 self.by_start.insert(last + 1, extent);
             }
             if start < first {
-                self.by_start.insert(
-                    start,
-                    Extent {
-                        last: first - 1,
-                        ..extent
-                    },
-                );
+                self.by_start.insert(start, Extent { last: first - 1, ..extent });
                 break;
             }
         }

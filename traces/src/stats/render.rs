@@ -33,11 +33,7 @@ fn overview(page: &mut Page, s: &TraceStats) {
     if let Some(file) = &s.file {
         page.line(&format!("  {}", file.path));
         let each = file.file_bytes as f64 / s.events.max(1) as f64;
-        page.value(
-            "file size",
-            &bytes(file.file_bytes),
-            &format!("{each:.2} bytes/event"),
-        );
+        page.value("file size", &bytes(file.file_bytes), &format!("{each:.2} bytes/event"));
         page.value("row groups", &grouped(file.row_groups), "");
     }
     page.value("events", &grouped(s.events), "");
@@ -69,22 +65,14 @@ fn accesses(page: &mut Page, s: &TraceStats) {
         &grouped(r.dma_with_output),
         &of(r.dma_with_output, r.dma, ""),
     );
-    page.value(
-        "IOTLB label known",
-        &grouped(r.dma_with_label),
-        &of(r.dma_with_label, r.dma, ""),
-    );
+    page.value("IOTLB label known", &grouped(r.dma_with_label), &of(r.dma_with_label, r.dma, ""));
     page.value(
         "  labelled hit",
         &grouped(r.label_hits),
         &of(r.label_hits, r.dma_with_label, "of labels"),
     );
     page.value("translation faults", &grouped(r.dma_faults), "");
-    page.value(
-        "distinct IOVA pages",
-        &grouped(s.pages.accessed),
-        "by domain",
-    );
+    page.value("distinct IOVA pages", &grouped(s.pages.accessed), "by domain");
     page.value("distinct output pages", &grouped(s.pages.outputs), "");
 }
 
@@ -98,10 +86,7 @@ fn invalidations(page: &mut Page, s: &TraceStats) {
         ("by the IOMMU itself (reset)", i.reset),
         ("unknown reach", i.unknown),
         ("leaf-only hint", i.leaf_only),
-        (
-            "because of a map (caching mode)",
-            s.inferred.invalidations_map_notify,
-        ),
+        ("because of a map (caching mode)", s.inferred.invalidations_map_notify),
         ("of the physical IOMMU", i.host),
     ];
     if rows.iter().all(|r| r.1 == 0) {
@@ -187,11 +172,7 @@ fn devices(page: &mut Page, s: &TraceStats) {
                 d.requester.clone(),
                 list(&d.domains),
                 grouped(d.dma),
-                if d.dma_bytes > 0 {
-                    bytes(d.dma_bytes)
-                } else {
-                    "-".into()
-                },
+                if d.dma_bytes > 0 { bytes(d.dma_bytes) } else { "-".into() },
                 grouped(d.labels),
                 percent(d.label_hit_share),
                 grouped(d.faults),
@@ -199,16 +180,7 @@ fn devices(page: &mut Page, s: &TraceStats) {
             ]
         })
         .collect();
-    let head = [
-        "device",
-        "domain",
-        "accesses",
-        "bytes",
-        "labels",
-        "hits",
-        "faults",
-        "IOVA pages",
-    ];
+    let head = ["device", "domain", "accesses", "bytes", "labels", "hits", "faults", "IOVA pages"];
     page.table(&head, &rows);
     more(page, s.devices.len());
 }
@@ -239,16 +211,7 @@ fn domains(page: &mut Page, s: &TraceStats) {
             ]
         })
         .collect();
-    let head = [
-        "domain",
-        "accesses",
-        "maps",
-        "unmaps",
-        "PSI",
-        "DSI",
-        "IOVA pages",
-        "peak pages",
-    ];
+    let head = ["domain", "accesses", "maps", "unmaps", "PSI", "DSI", "IOVA pages", "peak pages"];
     page.table(&head, &rows);
     more(page, s.domains.len());
 }
@@ -270,10 +233,7 @@ fn list(domains: &[u32]) -> String {
 
 fn more(page: &mut Page, rows: usize) {
     if rows > MAX_ROWS {
-        page.line(&format!(
-            "  and {} more; --json lists all",
-            grouped((rows - MAX_ROWS) as u64)
-        ));
+        page.line(&format!("  and {} more; --json lists all", grouped((rows - MAX_ROWS) as u64)));
     }
 }
 
@@ -287,10 +247,7 @@ fn inferred(page: &mut Page, s: &TraceStats) {
         ("maps notified (caching mode)", i.maps_notified),
         ("maps and unmaps without a domain", i.maps_unattributed),
         ("accesses without a domain", i.dma_unattributed),
-        (
-            "invalidations without a domain",
-            i.invalidations_unattributed,
-        ),
+        ("invalidations without a domain", i.invalidations_unattributed),
         ("accesses outside known maps", i.dma_outside_maps),
     ];
     if rows.iter().all(|r| r.1 == 0) && i.unmapped_bytes_unknown == 0 {
@@ -301,22 +258,15 @@ fn inferred(page: &mut Page, s: &TraceStats) {
         page.value(label, &grouped(n), "");
     }
     if i.unmapped_bytes_unknown > 0 {
-        page.value(
-            "unmapped without a known map",
-            &bytes(i.unmapped_bytes_unknown),
-            "",
-        );
+        page.value("unmapped without a known map", &bytes(i.unmapped_bytes_unknown), "");
     }
 }
 
 fn provenance(page: &mut Page, s: &TraceStats) {
     let m = &s.provenance;
     page.section("Provenance");
-    for (label, value) in [
-        ("tool", &m.tool),
-        ("made by", &m.created_by),
-        ("importer", &m.importer),
-    ] {
+    for (label, value) in [("tool", &m.tool), ("made by", &m.created_by), ("importer", &m.importer)]
+    {
         if !value.is_empty() {
             page.line(&format!("  {label:<16}{value}"));
         }
@@ -324,11 +274,7 @@ fn provenance(page: &mut Page, s: &TraceStats) {
     page.line(&format!(
         "  {:<16}{}",
         "outputs are",
-        if m.output_space == ioasim_events::OutputSpace::Hpa {
-            "HPA"
-        } else {
-            "GPA"
-        }
+        if m.output_space == ioasim_events::OutputSpace::Hpa { "HPA" } else { "GPA" }
     ));
     let mode = match m.caching_mode {
         ioasim_events::CachingMode::On => "on",
@@ -340,12 +286,7 @@ fn provenance(page: &mut Page, s: &TraceStats) {
         page.line(&format!("  {:<16}{}", "child levels", m.child_levels));
     }
     for source in &m.sources {
-        page.line(&format!(
-            "  {:<16}{} ({})",
-            source.role,
-            source.path,
-            bytes(source.bytes)
-        ));
+        page.line(&format!("  {:<16}{} ({})", source.role, source.path, bytes(source.bytes)));
         page.line(&format!("    sha256 {}", source.sha256));
     }
     for (name, n) in &m.import_counts {

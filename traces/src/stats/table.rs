@@ -50,10 +50,7 @@ pub struct Page {
 
 impl Page {
     pub fn new(width: usize) -> Page {
-        Page {
-            out: String::new(),
-            width,
-        }
+        Page { out: String::new(), width }
     }
 
     pub fn finish(self) -> String {

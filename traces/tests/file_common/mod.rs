@@ -18,17 +18,9 @@ pub fn events(n: u64) -> Vec<Event> {
     (0..n)
         .map(|i| {
             let page = (i / 8).wrapping_mul(0x9e37_79b9) % 512;
-            let (addr, domain) = (
-                0xfff0_0000 + (page << 12),
-                DomainId(3 + (i / 64 % 3) as u32),
-            );
-            let e = |kind| Event {
-                time_ns: i * 1500,
-                addr,
-                size: 4096,
-                domain,
-                ..Event::new(kind)
-            };
+            let (addr, domain) = (0xfff0_0000 + (page << 12), DomainId(3 + (i / 64 % 3) as u32));
+            let e =
+                |kind| Event { time_ns: i * 1500, addr, size: 4096, domain, ..Event::new(kind) };
             match i % 8 {
                 0 => Event {
                     out: 0x1_0000_0000 + (page << 12),
@@ -36,11 +28,9 @@ pub fn events(n: u64) -> Vec<Event> {
                     cpu: 1,
                     ..e(Kind::Map)
                 },
-                1 | 7 => Event {
-                    flags: Flags::with_scope(Scope::Page),
-                    cpu: 0,
-                    ..e(Kind::Invalidate)
-                },
+                1 | 7 => {
+                    Event { flags: Flags::with_scope(Scope::Page), cpu: 0, ..e(Kind::Invalidate) }
+                }
                 6 => e(Kind::Unmap),
                 _ => Event {
                     size: 64,
@@ -61,12 +51,7 @@ pub fn write(path: &Path, events: &[Event]) -> Result<(), Error> {
     for e in events {
         writer.push(e)?;
     }
-    writer
-        .finish(Meta {
-            tool: "test".into(),
-            ..Meta::default()
-        })
-        .map(drop)
+    writer.finish(Meta { tool: "test".into(), ..Meta::default() }).map(drop)
 }
 
 /// All events, and that the chunks are numbered without gaps.
@@ -116,26 +101,17 @@ pub fn foreign(
         let mut column = group.next_column().unwrap().unwrap();
         if kind == "INT32" {
             let values = vec![value(name) as i32; rows];
-            column
-                .typed::<Int32Type>()
-                .write_batch(&values, None, None)
-                .unwrap();
+            column.typed::<Int32Type>().write_batch(&values, None, None).unwrap();
         } else {
             let values = vec![value(name); rows];
-            column
-                .typed::<Int64Type>()
-                .write_batch(&values, None, None)
-                .unwrap();
+            column.typed::<Int64Type>().write_batch(&values, None, None).unwrap();
         }
         column.close().unwrap();
     }
     group.close().unwrap();
     for (key, value) in keys {
         let value = Some(value.clone());
-        writer.append_key_value_metadata(KeyValue {
-            key: (*key).into(),
-            value,
-        });
+        writer.append_key_value_metadata(KeyValue { key: (*key).into(), value });
     }
     writer.close().unwrap();
     path.to_owned()
@@ -145,9 +121,6 @@ pub fn foreign(
 pub fn keys(events: u64) -> Vec<(&'static str, String)> {
     vec![
         ("ioasim.schema", "ioasim.trace/1".into()),
-        (
-            "ioasim.trace",
-            format!(r#"{{"totals":{{"events":{events}}}}}"#),
-        ),
+        ("ioasim.trace", format!(r#"{{"totals":{{"events":{events}}}}}"#)),
     ]
 }

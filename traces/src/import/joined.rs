@@ -1,0 +1,260 @@
+//! An ftrace that is being joined with a log: the records of the ftrace, and
+//! their times on the log's clock.
+
+use std::collections::VecDeque;
+
+use super::anchors::{Aligner, Token};
+use super::attribute::{CachingModeGuess, History, Recent};
+use super::ftrace::FtReader;
+use super::lines::LineSource;
+use super::qemu::LogReader;
+use super::window::{FtKind, FtWindow, LogKind, LogWindow, NONE};
+
+/// Records of the ftrace looked ahead at most.
+pub(crate) const FT_AHEAD: usize = 1 << 18;
+/// The ftrace is read this far beyond the log, ns.
+const FT_BEYOND_NS: i64 = 50_000_000;
+/// A map may be stamped this much later than an access that needs it.
+pub(crate) const PULL_NS: i64 = 20_000_000;
+
+/// Where the ftrace's clock stands against the log's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Segment {
+    /// First ftrace record that it holds for.
+    pub(crate) from: u64,
+    /// A recording starts over there.
+    pub(crate) seam: bool,
+    /// Log time minus ftrace time, ns.
+    pub(crate) offset: i64,
+}
+
+/// An ftrace and how it is joined with a log.
+#[derive(Debug)]
+pub(crate) struct Joined<L> {
+    pub(crate) reader: FtReader<L>,
+    pub(crate) window: FtWindow,
+    pub(crate) aligner: Aligner,
+    pub(crate) segments: VecDeque<Segment>,
+    /// Seams not yet behind a segment's start.
+    pub(crate) seams: VecDeque<u64>,
+    /// Next records to be fed to the aligner.
+    pub(crate) fed_log: u64,
+    pub(crate) fed: u64,
+    pub(crate) last_pair: Option<u64>,
+    /// Last record written.
+    pub(crate) last_written: Option<u64>,
+    pub(crate) epoch: u64,
+    /// Next record whose time has not come.
+    pub(crate) next: u64,
+    /// Log record at which a waiting record may go on.
+    pub(crate) retry_at: u64,
+    pub(crate) recent: Recent,
+    pub(crate) caching: CachingModeGuess,
+    pub(crate) history: History,
+}
+
+impl<L: LineSource> Joined<L> {
+    pub(crate) fn new(lines: L) -> Self {
+        Joined {
+            reader: FtReader::new(lines),
+            window: FtWindow::default(),
+            aligner: Aligner::new(true),
+            segments: VecDeque::new(),
+            seams: VecDeque::new(),
+            fed_log: 0,
+            fed: 0,
+            last_pair: None,
+            last_written: None,
+            epoch: 0,
+            next: 0,
+            retry_at: NONE,
+            recent: Recent::default(),
+            caching: CachingModeGuess::default(),
+            history: History::default(),
+        }
+    }
+
+    /// Tells the aligner about ends and takes what it finds.
+    pub(crate) fn finish_pairing(&mut self, log_ended: bool, log: &mut LogWindow, timed: bool) {
+        self.aligner.set_timed(timed);
+        if log_ended {
+            self.aligner.end_first();
+        }
+        if self.reader.eof() {
+            self.aligner.end_second();
+        }
+        self.aligner.poll();
+        self.take_pairs(log, timed);
+    }
+
+    /// A record of the log that is not decided cannot be written: with full
+    /// windows what has no partner up to `head` will not get one.
+    pub(crate) fn decide(&mut self, head: u64, log: &mut LogWindow, timed: bool) {
+        while self.aligner.undecided_first().is_some_and(|i| i <= head) {
+            self.aligner.give_up_first();
+            self.aligner.poll();
+            self.take_pairs(log, timed);
+        }
+    }
+
+    /// Log time of a time of the ftrace near the window's head.
+    pub(crate) fn extrapolate(&self, time: i64) -> i64 {
+        let head = self.window.head();
+        let segment = self.segments.iter().rev().find(|s| s.from <= head).or(self.segments.front());
+        time.saturating_add(segment.map_or(0, |s| s.offset))
+    }
+
+    /// Everything is read and written.
+    pub(crate) fn finished(&self) -> bool {
+        self.reader.eof() && self.window.len() == 0
+    }
+
+    /// Hands new records of the log to the aligner.
+    pub(crate) fn feed_log<M: LineSource>(&mut self, log: &mut LogReader<M>, window: &LogWindow) {
+        let stable = log.stable(window);
+        while self.fed_log < stable {
+            let index = self.fed_log;
+            self.fed_log += 1;
+            let Some(rec) = window.get(index) else { continue };
+            if log.seam == Some(index) {
+                log.seam = None;
+                self.aligner.seam_first(index, rec.time);
+            }
+            if matches!(rec.kind, LogKind::Inv | LogKind::Token) {
+                self.aligner.push_first(Token {
+                    hash: rec.descriptor().token(),
+                    time: rec.time,
+                    index,
+                });
+            }
+        }
+    }
+
+    /// Hands new records of the ftrace to the aligner.
+    pub(crate) fn feed(&mut self) {
+        while self.fed < self.window.end() {
+            let index = self.fed;
+            self.fed += 1;
+            if self.reader.seam == Some(index) {
+                self.reader.seam = None;
+                self.seams.push_back(index);
+                let time = self.window.get(index).map_or(0, |r| r.time);
+                self.aligner.seam_second(index, time);
+            }
+            self.recent.note(&mut self.window, index, &mut self.caching);
+            let Some(rec) = self.window.get(index) else { continue };
+            if rec.kind == FtKind::Submit {
+                self.aligner.push_second(Token {
+                    hash: rec.descriptor().token(),
+                    time: rec.time,
+                    index,
+                });
+            }
+        }
+    }
+
+    /// Notes pairs found on both sides, and the clocks' difference.
+    pub(crate) fn take_pairs(&mut self, window: &mut LogWindow, timed: bool) {
+        while let Some(pair) = self.aligner.next_pair() {
+            if let Some(r) = window.get_mut(pair.first.index) {
+                r.peer = pair.second.index;
+            }
+            if let Some(r) = self.window.get_mut(pair.second.index) {
+                r.peer = pair.first.index;
+            }
+            if timed {
+                if self.epoch != pair.epoch || self.segments.is_empty() {
+                    self.epoch = pair.epoch;
+                    let mut from = self.last_pair.map_or(0, |i| i + 1);
+                    let mut seam = false;
+                    while self.seams.front().is_some_and(|s| *s <= pair.second.index) {
+                        from = from.max(self.seams.pop_front().expect("not empty"));
+                        seam = true;
+                    }
+                    self.segments.push_back(Segment { from, seam, offset: pair.offset });
+                }
+                self.segments.back_mut().expect("not empty").offset = pair.offset;
+            }
+            self.last_pair = Some(pair.second.index);
+        }
+    }
+
+    /// Log time of ftrace record `index`, if the clocks are joined there.
+    pub(crate) fn log_time(&self, index: u64) -> Option<i64> {
+        let segment = self.segments.iter().rev().find(|s| s.from <= index)?;
+        if self.seams.iter().any(|s| *s <= index && *s > segment.from) {
+            return None;
+        }
+        Some(self.window.get(index)?.time.saturating_add(segment.offset))
+    }
+
+    /// True if the time of record `index` is not after `time`.
+    pub(crate) fn due(&self, index: u64, time: i64) -> bool {
+        self.log_time(index).is_some_and(|t| t <= time)
+    }
+
+    /// True if enough of the ftrace is read for the log's window.
+    pub(crate) fn reaches(&self, log: &LogWindow, timed: bool) -> bool {
+        let Some(end) = log.back() else { return true };
+        let Some(last) = self.window.end().checked_sub(1).filter(|_| self.window.len() > 0) else {
+            return false;
+        };
+        if !timed {
+            return self.window.len() >= FT_AHEAD / 4;
+        }
+        match self.log_time(last) {
+            Some(t) => t > end.time.saturating_add(FT_BEYOND_NS),
+            // Not joined (yet): the aligner asks for what it needs.
+            None => true,
+        }
+    }
+
+    /// True while the ftrace tells about table changes: from its first record
+    /// on to its last, except between two recordings of a concatenated one.
+    pub(crate) fn covers(&self) -> bool {
+        let head = self.window.head();
+        let Some(last) = self.last_written.filter(|_| self.window.len() > 0) else { return false };
+        !self.segments.iter().any(|s| s.seam && s.from > last && s.from <= head)
+            && !self.seams.iter().any(|s| *s > last && *s <= head)
+    }
+
+    /// True if a map behind record `index` maps `page` to `out` again before
+    /// log time `time`: an access then does not prove the old mapping.
+    pub(crate) fn maps_again(&self, index: u64, page: u64, out: u64, time: i64) -> bool {
+        self.window.same_start(index).take(8).any(|(i, r)| {
+            r.kind == FtKind::Map
+                && r.a >> 12 <= page
+                && page - (r.a >> 12) < r.size >> 12
+                && (r.b >> 12).wrapping_add(page - (r.a >> 12)) == out
+                && self.log_time(i).is_none_or(|t| t <= time.saturating_add(PULL_NS))
+        })
+    }
+
+    /// Makes room in a full window whose oldest records cannot be joined;
+    /// gives the number of events dropped.
+    pub(crate) fn drop_oldest(&mut self) -> u64 {
+        let mut dropped = 0;
+        for _ in 0..FT_AHEAD / 4 {
+            if self.log_time(self.window.head()).is_some() {
+                break;
+            }
+            let Some(rec) = self.window.pop() else { break };
+            dropped += u64::from(!rec.done && rec.kind != FtKind::Submit);
+        }
+        while self.aligner.undecided_second().is_some_and(|i| i < self.window.head()) {
+            self.aligner.give_up_second();
+        }
+        self.next = self.next.max(self.window.head());
+        dropped
+    }
+
+    /// Removes written records from the front.
+    pub(crate) fn pop_done(&mut self) {
+        while self.window.get(self.window.head()).is_some_and(|r| r.done) {
+            self.window.pop();
+        }
+        while self.segments.len() > 1 && self.segments[1].from <= self.last_written.unwrap_or(0) {
+            self.segments.pop_front();
+        }
+    }
+}
