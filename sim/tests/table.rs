@@ -86,7 +86,6 @@ fn len() -> impl Strategy<Value = u64> {
         1 => (1..3u64).prop_map(|p| p << 30),
         1 => Just((1u64 << 21) + (3 << 12)),
         1 => 0..1u64 << 14,
-        1 => Just(1u64 << 39),
     ]
 }
 
@@ -96,9 +95,13 @@ fn op() -> impl Strategy<Value = Op> {
     let largest = proptest::sample::select(PageSize::ALL.to_vec());
     prop_oneof![
         5 => (addr(), out, len(), perm, largest).prop_map(|(addr, out, len, perm, largest)| {
-            Op::Map { addr, out, len, perm, largest }
+            // Not more than about a thousand leaves.
+            let len = len.min(largest.bytes() << 10);
+            let misaligned = (addr ^ out) & (PageSize::Size2M.bytes() - 1) != 0;
+            Op::Map { addr, out, len: if misaligned { len.min(1 << 22) } else { len }, perm, largest }
         }),
         4 => (addr(), len()).prop_map(|(addr, len)| Op::Unmap { addr, len }),
+        1 => addr().prop_map(|addr| Op::Unmap { addr, len: 1 << 39 }),
     ]
 }
 

@@ -38,11 +38,12 @@ impl EventSink for Print {
 fn main() -> ioasim_traces::Result<()> {
     let mut args = std::env::args().skip(1);
     let mut print = Print(false);
-    let [mut log, mut ftrace, mut host, mut vmm, mut hypervisor] = [const { None::<PathBuf> }; 5];
+    let [mut log, mut ftrace, mut host, mut vmm, mut hypervisor, mut output] = [const { None::<PathBuf> }; 6];
     while let Some(a) = args.next() {
         match &*a {
             "--print" => print.0 = true,
             "--ftrace" => ftrace = args.next().map(PathBuf::from),
+            "-o" => output = args.next().map(PathBuf::from),
             "--host" => host = args.next().map(PathBuf::from),
             "--vmm" => vmm = args.next().map(PathBuf::from),
             "--hypervisor" => hypervisor = args.next().map(PathBuf::from),
@@ -61,6 +62,12 @@ fn main() -> ioasim_traces::Result<()> {
         let (report, inputs) = import::bundle(inputs, (open_text(v)?, open_text(k)?), &mut print, &mut options)?;
         (report, inputs.host.text_bytes() + inputs.vmm.text_bytes())
     } else {
+        if let Some(output) = output {
+            let inputs = import::Inputs::Log { log: log.expect("a log"), guest_ftrace: ftrace };
+            let (_, summary) = import::import_to_file(&inputs, &output, &mut options)?;
+            println!("{} events, {:.3} s", summary.events, start.elapsed().as_secs_f64());
+            return Ok(());
+        }
         let ftrace = ftrace.as_deref().map(open_text).transpose()?;
         let log = open_text(&log.expect("a log"))?;
         let (report, log, _) = import::qemu_log(log, ftrace, &mut print, &mut options)?;

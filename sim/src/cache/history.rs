@@ -4,19 +4,23 @@
 use rustc_hash::FxHashMap;
 
 use super::{Key, Tag};
+use crate::events::Perm;
 
 /// Pages per block of history.
 const BLOCK: usize = 512;
 const SEEN: u8 = 1;
 /// An infinitely large cache under the same invalidations holds the page.
 const HELD: u8 = 2;
+/// Where the rights begin that it holds the page with.
+const RIGHTS_SHIFT: u32 = 2;
 
 /// What is known of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Seen {
     /// Never referenced.
     Never,
-    /// Referenced, but an invalidation has covered it since.
+    /// Referenced, but an invalidation has covered it since, or the rights
+    /// that it was cached with do not suffice.
     Invalidated,
     /// Referenced, and not invalidated since.
     Held,
@@ -45,9 +49,10 @@ impl History {
         self.tag_epoch[at]
     }
 
-    /// Records a reference to `key` and returns what was known before.
+    /// Records a reference to `key` that needs `needed` and whose walk grants
+    /// `rights`; returns what was known before.
     #[inline]
-    pub fn reference(&mut self, key: Key) -> Seen {
+    pub fn reference(&mut self, key: Key, needed: Perm, rights: Perm) -> Seen {
         let epoch = self.tag_epoch(key.tag());
         let next = self.epoch.len() as u32;
         let block = *self.blocks.entry(key.bits() / BLOCK as u64).or_insert(next);
@@ -57,27 +62,19 @@ impl History {
         }
         self.refresh(block, epoch);
         let state = &mut self.state[block as usize * BLOCK + key.bits() as usize % BLOCK];
-        let before = match *state {
-            0 => Seen::Never,
-            SEEN => Seen::Invalidated,
-            _ => Seen::Held,
-        };
-        *state = SEEN | HELD;
+        let before = seen(*state, needed);
+        *state = SEEN | HELD | rights.0 << RIGHTS_SHIFT;
         before
     }
 
     /// What is known of `key`, without a reference (for requests that fault).
-    pub fn peek(&mut self, key: Key) -> Seen {
+    pub fn peek(&mut self, key: Key, needed: Perm) -> Seen {
         let epoch = self.tag_epoch(key.tag());
         let Some(block) = self.blocks.get(&(key.bits() / BLOCK as u64)).copied() else {
             return Seen::Never;
         };
         self.refresh(block, epoch);
-        match self.state[block as usize * BLOCK + key.bits() as usize % BLOCK] {
-            0 => Seen::Never,
-            SEEN => Seen::Invalidated,
-            _ => Seen::Held,
-        }
+        seen(self.state[block as usize * BLOCK + key.bits() as usize % BLOCK], needed)
     }
 
     #[inline]
@@ -115,6 +112,17 @@ impl History {
         self.tag_epoch(tag);
         let epoch = &mut self.tag_epoch[tag.0 as usize];
         *epoch = epoch.wrapping_add(1);
+    }
+}
+
+#[inline]
+fn seen(state: u8, needed: Perm) -> Seen {
+    if state == 0 {
+        Seen::Never
+    } else if state & HELD != 0 && Perm(state >> RIGHTS_SHIFT).allows(needed) {
+        Seen::Held
+    } else {
+        Seen::Invalidated
     }
 }
 

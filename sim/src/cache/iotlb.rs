@@ -2,8 +2,11 @@
 
 use super::replacement::{NoConfig, Replacement};
 use super::{FlushWhenFull, History, Key, Seen, SetAssoc, Tag};
-use crate::events::{PageSize, Perm};
+use crate::events::{PAGE_SHIFT, PageSize, Perm};
 use crate::results::MissCauses;
+
+/// Input addresses of five levels; larger ones are never cached.
+const ADDRESS_BITS: u32 = 57;
 
 /// A cached translation: output page and rights in one word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -157,7 +160,10 @@ impl Store for FlushWhenFullStore {
     fn invalidate(&mut self, tag: Tag, range: PageRange, removed: &mut dyn FnMut(Key)) -> usize {
         let before = self.cache.len();
         if self.low8 {
-            let am = ((range.end - range.start) >> 12).trailing_zeros();
+            // log2 of the smallest aligned power of two of pages that covers
+            // the range: the range itself if it came from one descriptor.
+            let (first, last) = (range.start >> PAGE_SHIFT, (range.end - 1) >> PAGE_SHIFT);
+            let am = u64::BITS - (first ^ last).leading_zeros();
             self.cache.remove_low8(range.descriptor, am, |t| t == tag, removed);
         } else {
             let PageRange { start, end, .. } = range;
@@ -222,6 +228,8 @@ pub struct Iotlb<S> {
     store: S,
     history: History,
     reference: Option<S>,
+    /// What the last look-up needed.
+    needed: Perm,
     /// Entries displaced.
     pub evictions: u64,
     /// Entries removed by invalidations.
@@ -232,13 +240,24 @@ impl<S: Store> Iotlb<S> {
     /// An empty IOTLB over `store`.
     pub fn new(store: S) -> Self {
         let reference = store.reference();
-        Iotlb { store, history: History::default(), reference, evictions: 0, invalidated: 0 }
+        Iotlb {
+            store,
+            history: History::default(),
+            reference,
+            needed: Perm::NONE,
+            evictions: 0,
+            invalidated: 0,
+        }
     }
 
     /// Looks `addr` up in all page sizes present, smallest first. An entry
     /// without the rights that are `needed` is no hit: the walk decides.
     #[inline]
     pub fn lookup(&mut self, tag: Tag, addr: u64, needed: Perm) -> Option<u64> {
+        self.needed = needed;
+        if addr >> ADDRESS_BITS != 0 {
+            return None;
+        }
         for size in PageSize::ALL {
             if !self.store.holds(size) {
                 continue;
@@ -259,11 +278,11 @@ impl<S: Store> Iotlb<S> {
     }
 
     /// Inserts the translation that a miss's walk found; returns the cause of
-    /// the miss.
+    /// the miss. Comes after the [`Iotlb::lookup`] that missed.
     #[inline]
     pub fn fill(&mut self, tag: Tag, addr: u64, size: PageSize, value: Cached) -> MissCause {
         let key = Key::new(tag, size, addr);
-        let cause = match self.history.reference(key) {
+        let cause = match self.history.reference(key, self.needed, value.perm()) {
             Seen::Never => MissCause::Cold,
             Seen::Invalidated => MissCause::Invalidation,
             Seen::Held => {
@@ -278,9 +297,16 @@ impl<S: Store> Iotlb<S> {
         cause
     }
 
-    /// Cause of a miss that ended in a fault; nothing is inserted.
+    /// Cause of a miss that ended in a fault; nothing is inserted. Comes
+    /// after the [`Iotlb::lookup`] that missed.
     pub fn fault(&mut self, tag: Tag, addr: u64) -> MissCause {
-        match self.history.peek(Key::new(tag, PageSize::Size4K, addr)) {
+        if addr >> ADDRESS_BITS != 0 {
+            return MissCause::Cold;
+        }
+        // No walk says which size it would be: the most that is known counts.
+        let sizes = PageSize::ALL.into_iter();
+        let known = sizes.map(|s| self.history.peek(Key::new(tag, s, addr), self.needed)).max();
+        match known.unwrap_or(Seen::Never) {
             Seen::Never => MissCause::Cold,
             Seen::Invalidated => MissCause::Invalidation,
             Seen::Held => MissCause::Capacity,
@@ -288,7 +314,8 @@ impl<S: Store> Iotlb<S> {
     }
 
     /// Page-selective invalidation; returns how many entries went.
-    pub fn invalidate(&mut self, tag: Tag, range: PageRange) -> usize {
+    pub fn invalidate(&mut self, tag: Tag, mut range: PageRange) -> usize {
+        range.end = range.end.min(1 << ADDRESS_BITS);
         if range.start >= range.end {
             return 0;
         }

@@ -227,10 +227,12 @@ impl<S: Store> Engine<S> {
     fn reach(&self, e: &Event) -> Option<Reach> {
         match e.flags.scope()? {
             Scope::Page => {
+                // Traces that do not come from VT-d have no descriptor.
+                let inside = e.out.wrapping_sub(e.addr) < e.size;
                 let range = PageRange {
                     start: e.addr,
                     end: e.addr.saturating_add(e.size),
-                    descriptor: e.out,
+                    descriptor: if inside { e.out } else { e.addr },
                 };
                 self.spaces.find(e.domain).map(|id| Reach::Page(id, range))
             }

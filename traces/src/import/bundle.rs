@@ -54,11 +54,12 @@ pub(crate) struct Bundle<H, G, V, K, S> {
     pub(crate) guest: Joined<G>,
     /// The hypervisor's ftrace, joined with the host's log.
     pub(crate) hypervisor: Joined<K>,
-    /// Shadow operations: the VMM's log and the hypervisor's ftrace.
+    /// Shadow operations: the hypervisor's ftrace (first, as it comes later)
+    /// and the VMM's log.
     pub(crate) shadow_ops: Aligner,
     fed_vmm: u64,
     fed_hypervisor: u64,
-    /// VMM's clock minus the hypervisor's, ns.
+    /// Hypervisor's clock minus the VMM's, ns.
     vmm_offset: i64,
     /// Hypervisor record that the VMM waits for.
     vmm_waits: Option<u64>,
@@ -125,7 +126,7 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink> B
                 ];
                 let sum = parts.iter().fold((0, 0), |(d, t), (x, y)| (d + x, t + y));
                 // The VMM's and the hypervisor's were read once before.
-                options.tick(sum.0, sum.1)?;
+                options.tick(self.host.lines().path(), sum.0, sum.1)?;
             }
         }
     }
@@ -166,7 +167,7 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink> B
             if let Some(rec) = self.vmm_window.get(index)
                 && let Some(hash) = vmm_operation(rec)
             {
-                self.shadow_ops.push_first(Token { hash, time: rec.time, index });
+                self.shadow_ops.push_second(Token { hash, time: rec.time, index });
             }
         }
         while self.fed_hypervisor < self.hypervisor.window.end() {
@@ -175,16 +176,16 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink> B
             if let Some(rec) = self.hypervisor.window.get(index)
                 && let Some(hash) = hypervisor_operation(rec)
             {
-                self.shadow_ops.push_second(Token { hash, time: rec.time, index });
+                self.shadow_ops.push_first(Token { hash, time: rec.time, index });
             }
         }
         self.hypervisor.finish_pairing(self.host.eof(), &mut self.host_window, host_timed);
         self.guest.finish_pairing(self.vmm.eof(), &mut self.vmm_window, vmm_timed);
         self.shadow_ops.set_timed(vmm_timed);
-        if self.vmm.eof() {
+        if self.hypervisor.reader.eof() {
             self.shadow_ops.end_first();
         }
-        if self.hypervisor.reader.eof() {
+        if self.vmm.eof() {
             self.shadow_ops.end_second();
         }
         self.shadow_ops.poll();
@@ -193,10 +194,10 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink> B
 
     fn take_operations(&mut self) {
         while let Some(pair) = self.shadow_ops.next_pair() {
-            let Some(walk) = self.vmm_window.get_mut(pair.first.index) else { continue };
-            walk.peer = pair.second.index;
-            if let Some(r) = self.hypervisor.window.get_mut(pair.second.index) {
-                r.vmm = pair.first.index;
+            let Some(walk) = self.vmm_window.get_mut(pair.second.index) else { continue };
+            walk.peer = pair.first.index;
+            if let Some(r) = self.hypervisor.window.get_mut(pair.first.index) {
+                r.vmm = pair.second.index;
                 r.domain = walk.domain;
             }
             self.vmm_offset = pair.offset;
@@ -210,8 +211,8 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink> B
         self.hypervisor.decide(self.host_window.head(), &mut self.host_window, host_timed);
         self.guest.decide(self.vmm_window.head(), &mut self.vmm_window, vmm_timed);
         let head = self.vmm_window.head();
-        while self.shadow_ops.undecided_first().is_some_and(|i| i <= head) {
-            self.shadow_ops.give_up_first();
+        while self.shadow_ops.undecided_second().is_some_and(|i| i <= head) {
+            self.shadow_ops.give_up_second();
             self.shadow_ops.poll();
             self.take_operations();
         }
@@ -219,7 +220,7 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink> B
 
     /// Host time of the VMM's clock.
     fn host_time_of_vmm(&self, time: i64) -> i64 {
-        self.hypervisor.extrapolate(time.saturating_sub(self.vmm_offset))
+        self.hypervisor.extrapolate(time.saturating_add(self.vmm_offset))
     }
 
     /// The input whose head comes next.

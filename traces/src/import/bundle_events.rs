@@ -1,6 +1,8 @@
 //! What the records of a bundle mean: the parent's table, the shadow, the
 //! physical IOTLB, and the events written for them.
 
+use std::collections::VecDeque;
+
 use ioasim_events::{DomainId, Event, Flags, Kind, Requester, Scope};
 
 use super::bundle_scan::Scan;
@@ -63,6 +65,9 @@ pub(crate) struct State {
     /// Requester ids of assigned devices and their physical domains.
     devices: Vec<(u32, u32)>,
     removed: Vec<Removed>,
+    /// Hypervisor's descriptors that invalidate what VFIO removed of the
+    /// parent when the device moved behind the guest's IOMMU.
+    removals: VecDeque<u64>,
     pub(crate) counts: BundleCounts,
 }
 
@@ -77,6 +82,7 @@ impl State {
             iotlb: Iotlb::default(),
             devices: Vec::new(),
             removed: Vec::new(),
+            removals: VecDeque::new(),
             counts: BundleCounts::default(),
         }
     }
@@ -244,6 +250,12 @@ impl State {
                 self.shadow.map(domain, page, range);
             } else if rec.vmm == NONE {
                 self.counts.hypervisor_unmaps_at_switch += 1;
+                if self.removed.is_empty() && rec.peer != NONE && self.removals.back() != Some(&rec.peer) {
+                    if self.removals.len() == MAX_REGIONS {
+                        self.removals.pop_front();
+                    }
+                    self.removals.push_back(rec.peer);
+                }
             }
             return Ok(());
         }
@@ -409,6 +421,12 @@ impl State {
         }
         if e.domain != DomainId::NONE {
             e.domain = self.domain(e.domain.0);
+            while self.removals.front().is_some_and(|submit| *submit < rec.peer) {
+                self.removals.pop_front();
+            }
+            if rec.peer != NONE && self.removals.front() == Some(&rec.peer) {
+                e.domain = DomainId::PARENT;
+            }
         }
         self.counts.host_invalidations += 1;
         out.write(rec.time, e)

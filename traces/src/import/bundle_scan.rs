@@ -22,7 +22,7 @@ const MAX_PAIRS: usize = 4096;
 pub(crate) struct Scan {
     /// Guest's domain by the domain of the physical IOMMU.
     pub(crate) guest_domain: FxHashMap<u32, u32>,
-    /// VMM's clock minus the hypervisor's at the first common operation, ns.
+    /// Hypervisor's clock minus the VMM's at the first common operation, ns.
     pub(crate) vmm_offset: i64,
     /// Operations found on both sides.
     pub(crate) operations: u64,
@@ -51,7 +51,7 @@ pub(crate) fn scan(vmm: impl LineSource, hypervisor: impl LineSource) -> Result<
                 && let Some(hash) = vmm_operation(rec)
             {
                 scan.vmm_operations += 1;
-                aligner.push_first(Token { hash, time: rec.time, index: fed_log });
+                aligner.push_second(Token { hash, time: rec.time, index: fed_log });
             }
             fed_log += 1;
         }
@@ -59,15 +59,15 @@ pub(crate) fn scan(vmm: impl LineSource, hypervisor: impl LineSource) -> Result<
             if let Some(rec) = k.window.get(fed)
                 && let Some(hash) = hypervisor_operation(rec)
             {
-                aligner.push_second(Token { hash, time: rec.time, index: fed });
+                aligner.push_first(Token { hash, time: rec.time, index: fed });
             }
             fed += 1;
         }
         aligner.set_timed(log.clock().timed());
-        if log.eof() {
+        if k.reader.eof() {
             aligner.end_first();
         }
-        if k.reader.eof() {
+        if log.eof() {
             aligner.end_second();
         }
         aligner.poll();
@@ -76,7 +76,7 @@ pub(crate) fn scan(vmm: impl LineSource, hypervisor: impl LineSource) -> Result<
                 scan.vmm_offset = pair.offset;
             }
             scan.operations += 1;
-            let (Some(walk), Some(op)) = (window.get(pair.first.index), k.window.get(pair.second.index)) else {
+            let (Some(walk), Some(op)) = (window.get(pair.second.index), k.window.get(pair.first.index)) else {
                 continue;
             };
             if op.kind == FtKind::Unmap
@@ -86,16 +86,16 @@ pub(crate) fn scan(vmm: impl LineSource, hypervisor: impl LineSource) -> Result<
                 *votes.entry((domain, walk.domain)).or_default() += 1;
             }
         }
-        let log_done = log.eof() && aligner.undecided_first().is_none();
-        if log_done || k.reader.eof() && aligner.undecided_second().is_none() {
+        let log_done = log.eof() && aligner.undecided_second().is_none();
+        if log_done || k.reader.eof() && aligner.undecided_first().is_none() {
             break;
         }
         // Keep what is not decided yet.
-        let keep = aligner.undecided_first().unwrap_or(fed_log);
+        let keep = aligner.undecided_second().unwrap_or(fed_log);
         while window.head() < keep {
             window.pop();
         }
-        let keep = aligner.undecided_second().unwrap_or(fed);
+        let keep = aligner.undecided_first().unwrap_or(fed);
         while k.window.head() < keep {
             k.window.pop();
         }

@@ -97,7 +97,7 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
                     let (d, t) = g.reader.lines().progress();
                     (done, total) = (done + d, total + t);
                 }
-                options.tick(done, total)?;
+                options.tick(self.log.lines().path(), done, total)?;
             }
         }
         self.rest_of_ftrace()

@@ -28,9 +28,11 @@ mod qemu_line;
 mod report;
 mod single;
 mod tables;
+mod to_file;
 mod window;
 
 pub use lines::{EventSink, LineSource, MemoryLines, MemorySink};
 pub use nested::{BundleInputs, bundle};
 pub use report::{DamagedLine, ImportReport, Options};
 pub use single::qemu_log;
+pub use to_file::{Inputs, TextKind, import_to_file, sniff};

@@ -10,7 +10,7 @@ use super::single::no_vtd_event;
 use crate::Result;
 
 /// The four inputs of a bundle.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BundleInputs<H, G, V, K> {
     /// Log of the QEMU that emulates the physical IOMMU: the device's DMA.
     pub host: H,
@@ -161,7 +161,7 @@ fn count<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSin
     add("guest_descriptors_joined", b.guest.aligner.matched);
     add("guest_descriptors_not_joined", b.guest.aligner.second_unmatched);
     add("shadow_operations_joined", b.shadow_ops.matched);
-    add("shadow_operations_not_joined", b.shadow_ops.first_unmatched);
+    add("shadow_operations_not_joined", b.shadow_ops.second_unmatched);
     add("hypervisor_descriptors_joined", b.hypervisor.aligner.matched);
     add("hypervisor_descriptors_not_joined", b.hypervisor.aligner.second_unmatched);
     report.child_levels = b.vmm.levels;

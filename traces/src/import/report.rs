@@ -17,8 +17,7 @@ pub struct Options<'a> {
     /// Called now and then with the bytes of text read so far (of the stored
     /// files, compressed or not) and the bytes in all inputs.
     pub progress: Option<&'a mut dyn FnMut(u64, u64)>,
-    /// Set from elsewhere to end the import early with
-    /// an error.
+    /// Set from elsewhere to end the import early, with an error.
     pub cancel: Option<&'a AtomicBool>,
 }
 
@@ -27,9 +26,9 @@ impl Options<'_> {
     pub const MAX_ERRORS: u64 = 100;
 
     /// Tells the progress and looks at the cancel flag.
-    pub(crate) fn tick(&mut self, done: u64, total: u64) -> Result<()> {
+    pub(crate) fn tick(&mut self, path: &Path, done: u64, total: u64) -> Result<()> {
         if self.cancel.is_some_and(|c| c.load(Ordering::Relaxed)) {
-            return Err(interrupted());
+            return Err(Error::Import { path: path.to_owned(), why: "import interrupted; nothing was written".into() });
         }
         if let Some(f) = &mut self.progress {
             f(done, total);
@@ -176,9 +175,4 @@ impl Diagnostics {
         report.counts.insert("lines_ignored".into(), all);
         report.damaged = self.first;
     }
-}
-
-/// The error of an import that was cancelled.
-fn interrupted() -> Error {
-    Error::Import { path: PathBuf::new(), why: "interrupted".into() }
 }

@@ -1,0 +1,185 @@
+//! From files to a trace file.
+
+use std::path::{Path, PathBuf};
+
+use super::lines::import_error;
+use super::nested::BundleInputs;
+use super::report::{ImportReport, Options};
+use super::{ftrace_line, nested, qemu_line, single};
+use crate::Result;
+use crate::file::{Meta, Source, Summary, TraceWriter};
+use crate::input::open_text;
+
+/// Lines looked at to tell what a file is.
+const SNIFF_LINES: usize = 4096;
+
+/// The files of one import.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inputs {
+    /// One level: a QEMU log, and the guest's ftrace if there is one.
+    Log {
+        /// QEMU's log.
+        log: PathBuf,
+        /// The guest's ftrace text.
+        guest_ftrace: Option<PathBuf>,
+    },
+    /// All levels of software nesting.
+    Bundle(BundleInputs<PathBuf, PathBuf, PathBuf, PathBuf>),
+}
+
+/// What a text is, by its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextKind {
+    /// Output of QEMU's `log` trace backend.
+    QemuLog,
+    /// The kernel's ftrace text.
+    Ftrace,
+    /// Neither, as far as its first lines tell.
+    Unknown,
+}
+
+/// Tells what a file is by its first lines.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn sniff(path: &Path) -> Result<TextKind> {
+    let mut input = open_text(path)?;
+    for _ in 0..SNIFF_LINES {
+        let Some(line) = input.next_line()? else { break };
+        if line.bytes.starts_with(b"# tracer:") {
+            return Ok(TextKind::Ftrace);
+        }
+        match qemu_line::parse(line.bytes).1 {
+            qemu_line::Line::Event(_) => return Ok(TextKind::QemuLog),
+            qemu_line::Line::Other(name)
+                if [&b"vtd_"[..], b"vfio_", b"amdvi_", b"smmu", b"virtio_iommu_", b"riscv_iommu"]
+                    .iter()
+                    .any(|p| name.starts_with(p)) =>
+            {
+                return Ok(TextKind::QemuLog);
+            }
+            _ => {}
+        }
+        if let ftrace_line::Line::Event(..) = ftrace_line::parse(line.bytes) {
+            return Ok(TextKind::Ftrace);
+        }
+    }
+    Ok(TextKind::Unknown)
+}
+
+/// Imports `inputs` and writes the trace to `output`, with provenance, counts
+/// and notes in its metadata. The file appears only if all went well.
+///
+/// # Errors
+/// As [`qemu_log`](super::qemu_log) and [`bundle`](super::bundle); also if an
+/// input is given in the wrong role, or `output` cannot be written.
+pub fn import_to_file(inputs: &Inputs, output: &Path, options: &mut Options<'_>) -> Result<(ImportReport, Summary)> {
+    let mut writer = TraceWriter::create(output)?;
+    let (mut report, sources, importer) = match inputs {
+        Inputs::Log { log, guest_ftrace } => {
+            expect_log(log, "as the log")?;
+            if let Some(ftrace) = guest_ftrace {
+                expect_ftrace(ftrace, "--guest-ftrace")?;
+            }
+            let ftrace = guest_ftrace.as_deref().map(open_text).transpose()?;
+            let (report, log, ftrace) = single::qemu_log(open_text(log)?, ftrace, &mut writer, options)?;
+            let mut sources = vec![log.finish("qemu-log")?];
+            if let Some(ftrace) = ftrace {
+                sources.push(ftrace.finish("guest-ftrace")?);
+            }
+            let importer = if sources.len() == 2 { "qemu-vtd with guest ftrace" } else { "qemu-vtd" };
+            (report, sources, importer)
+        }
+        Inputs::Bundle(b) => {
+            expect_log(&b.host, "--host")?;
+            expect_log(&b.vmm, "--vmm")?;
+            expect_ftrace(&b.guest_ftrace, "--guest-ftrace")?;
+            expect_ftrace(&b.hypervisor_ftrace, "--hypervisor-ftrace")?;
+            let texts = BundleInputs {
+                host: open_text(&b.host)?,
+                guest_ftrace: open_text(&b.guest_ftrace)?,
+                vmm: open_text(&b.vmm)?,
+                hypervisor_ftrace: open_text(&b.hypervisor_ftrace)?,
+            };
+            let first_look = (open_text(&b.vmm)?, open_text(&b.hypervisor_ftrace)?);
+            let (report, texts) = nested::bundle(texts, first_look, &mut writer, options)?;
+            let sources: Vec<Source> = vec![
+                texts.host.finish("host-log")?,
+                texts.guest_ftrace.finish("guest-ftrace")?,
+                texts.vmm.finish("vmm-log")?,
+                texts.hypervisor_ftrace.finish("hypervisor-ftrace")?,
+            ];
+            (report, sources, "qemu-vtd bundle")
+        }
+    };
+    remarks(&mut report);
+    let meta = Meta {
+        tool: concat!("ioasim ", env!("CARGO_PKG_VERSION")).into(),
+        created_by: "trace import".into(),
+        importer: importer.into(),
+        sources,
+        import_counts: report.counts.clone(),
+        notes: report.notes.clone(),
+        output_space: report.output_space,
+        caching_mode: report.caching_mode,
+        child_levels: report.child_levels,
+        ..Meta::default()
+    };
+    let summary = writer.finish(meta)?;
+    Ok((report, summary))
+}
+
+fn expect_log(path: &Path, role: &str) -> Result<()> {
+    match sniff(path)? {
+        TextKind::Ftrace => Err(import_error(
+            path,
+            format!("this is an ftrace text, but it was given {role}; a QEMU log belongs there (vtd_* events)"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn expect_ftrace(path: &Path, role: &str) -> Result<()> {
+    match sniff(path)? {
+        TextKind::QemuLog => Err(import_error(
+            path,
+            format!("this is a QEMU log, but it was given as {role}; an ftrace text belongs there (iommu:map, qi_submit)"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What people should know about the trace.
+fn remarks(report: &mut ImportReport) {
+    let mut notes = Vec::new();
+    let inferred = report.count("maps_inferred") + report.count("unmaps_inferred");
+    if inferred > 0 {
+        notes.push(format!(
+            "{inferred} map and unmap events were learned from DMA outputs and invalidations (flag inferred)."
+        ));
+    }
+    if let Some((evident, all)) = report.attributed_percent() {
+        notes.push(format!(
+            "The domain of {evident:.2} % of the guest's maps and unmaps is evident, of {all:.2} % known or guessed from \
+             neighbours (flag domain_inferred)."
+        ));
+    }
+    for (count, text) in [
+        ("lines_damaged", "damaged lines were left out."),
+        ("ftrace_events_lost", "events were lost by the kernel's ftrace buffer."),
+        ("ftrace_events_not_joined", "ftrace events could not be placed in the log and were left out."),
+        ("dma_without_mapping", "accesses found a mapping that no recorded change explains."),
+        ("shadow_hpa_mismatches", "shadow entries do not agree with guest table and parent table."),
+        ("mappings_forgotten", "mappings were forgotten because too many were live at once."),
+    ] {
+        let n = report.count(count);
+        if n > 0 {
+            notes.push(format!("{n} {text}"));
+        }
+    }
+    let seams = report.count("log_seams");
+    if seams > 0 {
+        notes.push(format!("The log's clock jumped back {seams} times; times go on where it was."));
+    }
+    report.notes.append(&mut notes);
+}
