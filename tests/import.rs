@@ -94,9 +94,14 @@ fn what_is_no_vtd_log_is_refused() {
     dir.write("empty.log", "");
     dir.write("prose.log", "It was a dark and stormy night.\n");
     dir.write("ftrace.txt", ftrace);
-    dir.write_bytes("noise.log", &(0..100_000u32).map(|i| (i * 2_654_435_761) as u8).collect::<Vec<_>>());
+    dir.write_bytes(
+        "noise.log",
+        &(0..100_000u32).map(|i| (i * 2_654_435_761) as u8).collect::<Vec<_>>(),
+    );
     dir.write_bytes("sample.parquet", ioasim_traces::sample());
-    for file in ["empty.log", "prose.log", "ftrace.txt", "noise.log", "sample.parquet", "absent.log"] {
+    for file in
+        ["empty.log", "prose.log", "ftrace.txt", "noise.log", "sample.parquet", "absent.log"]
+    {
         let (code, _, err) = fails(&mut import(&dir, file));
         assert_eq!(code, 1, "{file}: {err}");
         assert!(err.contains(file), "{file}: {err}");
@@ -120,13 +125,15 @@ fn an_output_that_cannot_be_written_is_named() {
 fn ctrl_c_leaves_nothing_behind() {
     let dir = Scratch::new();
     // Some gigabytes of log in a small file: far more than is read before the signal.
-    let mut log = zstd::Encoder::new(std::fs::File::create(dir.path("long.zst")).unwrap(), 1).unwrap();
+    let mut log =
+        zstd::Encoder::new(std::fs::File::create(dir.path("long.zst")).unwrap(), 1).unwrap();
     let block = LOG.repeat(1000);
     for _ in 0..3000 {
         log.write_all(block.as_bytes()).unwrap();
     }
     log.finish().unwrap();
-    let mut child = import(&dir, "long.zst").stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut child =
+        import(&dir, "long.zst").stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let start = Instant::now();
     // The writer's temporary file shows that the import is under way.
     while dir.names().len() < 2 && start.elapsed() < Duration::from_secs(20) {

@@ -24,15 +24,34 @@ fn cases(cases: u32) -> ProptestConfig {
 #[derive(Clone, Debug)]
 enum Op {
     /// A request to page `page` of a tag, with the rights it needs.
-    Request { tag: u32, page: u64, needed: Perm },
+    Request {
+        tag: u32,
+        page: u64,
+        needed: Perm,
+    },
     /// The table changes behind the cache: whole 2 MiB region `page / 512`
     /// becomes pages of `size` with `perm`, or absent.
-    Change { tag: u32, region: u64, size: Option<PageSize>, perm: Perm },
+    Change {
+        tag: u32,
+        region: u64,
+        size: Option<PageSize>,
+        perm: Perm,
+    },
     /// Page-selective.
-    Pages { tag: u32, page: u64, am: u32 },
+    Pages {
+        tag: u32,
+        page: u64,
+        am: u32,
+    },
     /// A range that no descriptor can say.
-    Range { tag: u32, start: u64, len: u64 },
-    Domain { tag: u32 },
+    Range {
+        tag: u32,
+        start: u64,
+        len: u64,
+    },
+    Domain {
+        tag: u32,
+    },
     Global,
 }
 
@@ -264,7 +283,8 @@ fn run<S: Store>(store: S, mut slow: impl Slow, ops: &[Op]) -> Result<MissCauses
                 infinite.clear();
             }
         }
-        if let (Op::Pages { tag, .. } | Op::Range { tag, .. }, Some(range)) = (op, dropped.first()) {
+        if let (Op::Pages { tag, .. } | Op::Range { tag, .. }, Some(range)) = (op, dropped.first())
+        {
             let tag = Tag(*tag);
             infinite.retain(|k, _| k.tag() != tag || !k.overlaps(range.start, range.end));
             for beyond in slow.invalidate(tag, *range) {
@@ -327,9 +347,7 @@ impl<S: Store> Hand<S> {
         let addr = page << 12;
         match self.0.lookup(Tag(0), addr, Perm::READ) {
             Some(_) => None,
-            None => {
-                Some(self.0.fill(Tag(0), addr, PageSize::Size4K, Cached::new(addr, Perm::RW)))
-            }
+            None => Some(self.0.fill(Tag(0), addr, PageSize::Size4K, Cached::new(addr, Perm::RW))),
         }
     }
 
@@ -354,7 +372,9 @@ fn the_documented_examples() {
 
     // Evicted first, then invalidated: any cache would miss.
     let mut h = two_ways();
-    (1..4).for_each(|p| drop(h.request(p)));
+    for page in 1..4 {
+        h.request(page);
+    }
     h.invalidate(1);
     assert_eq!(h.request(1), Some(Invalidation));
 

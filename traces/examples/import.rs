@@ -38,7 +38,8 @@ impl EventSink for Print {
 fn main() -> ioasim_traces::Result<()> {
     let mut args = std::env::args().skip(1);
     let mut print = Print(false);
-    let [mut log, mut ftrace, mut host, mut vmm, mut hypervisor, mut output] = [const { None::<PathBuf> }; 6];
+    let [mut log, mut ftrace, mut host, mut vmm, mut hypervisor, mut output] =
+        [const { None::<PathBuf> }; 6];
     while let Some(a) = args.next() {
         match &*a {
             "--print" => print.0 = true,
@@ -52,32 +53,39 @@ fn main() -> ioasim_traces::Result<()> {
     }
     let start = std::time::Instant::now();
     let mut options = Options::default();
-    let (report, bytes) = if let (Some(h), Some(g), Some(v), Some(k)) = (&host, &ftrace, &vmm, &hypervisor) {
-        let inputs = BundleInputs {
-            host: open_text(h)?,
-            guest_ftrace: open_text(g)?,
-            vmm: open_text(v)?,
-            hypervisor_ftrace: open_text(k)?,
+    let (report, bytes) =
+        if let (Some(h), Some(g), Some(v), Some(k)) = (&host, &ftrace, &vmm, &hypervisor) {
+            let inputs = BundleInputs {
+                host: open_text(h)?,
+                guest_ftrace: open_text(g)?,
+                vmm: open_text(v)?,
+                hypervisor_ftrace: open_text(k)?,
+            };
+            let (report, inputs) =
+                import::bundle(inputs, (open_text(v)?, open_text(k)?), &mut print, &mut options)?;
+            (report, inputs.host.text_bytes() + inputs.vmm.text_bytes())
+        } else {
+            if let Some(output) = output {
+                let inputs = import::Inputs::Log { log: log.expect("a log"), guest_ftrace: ftrace };
+                let (_, summary) = import::import_to_file(&inputs, &output, &mut options)?;
+                println!("{} events, {:.3} s", summary.events, start.elapsed().as_secs_f64());
+                return Ok(());
+            }
+            let ftrace = ftrace.as_deref().map(open_text).transpose()?;
+            let log = open_text(&log.expect("a log"))?;
+            let (report, log, _) = import::qemu_log(log, ftrace, &mut print, &mut options)?;
+            (report, log.text_bytes())
         };
-        let (report, inputs) = import::bundle(inputs, (open_text(v)?, open_text(k)?), &mut print, &mut options)?;
-        (report, inputs.host.text_bytes() + inputs.vmm.text_bytes())
-    } else {
-        if let Some(output) = output {
-            let inputs = import::Inputs::Log { log: log.expect("a log"), guest_ftrace: ftrace };
-            let (_, summary) = import::import_to_file(&inputs, &output, &mut options)?;
-            println!("{} events, {:.3} s", summary.events, start.elapsed().as_secs_f64());
-            return Ok(());
-        }
-        let ftrace = ftrace.as_deref().map(open_text).transpose()?;
-        let log = open_text(&log.expect("a log"))?;
-        let (report, log, _) = import::qemu_log(log, ftrace, &mut print, &mut options)?;
-        (report, log.text_bytes())
-    };
     let seconds = start.elapsed().as_secs_f64();
     for (name, n) in &report.counts {
         println!("{name:40} {n}");
     }
-    println!("{:?} levels {} {:?}", report.caching_mode, report.child_levels, report.attributed_percent());
+    println!(
+        "{:?} levels {} {:?}",
+        report.caching_mode,
+        report.child_levels,
+        report.attributed_percent()
+    );
     println!("{:.3} s, {:.0} MB/s of log text", seconds, bytes as f64 / seconds / 1e6);
     Ok(())
 }

@@ -73,18 +73,26 @@ pub fn resolve(layer: &Layer, settings: &[String]) -> Result<Config, ConfigError
     }
     for setting in settings {
         let own = parse_setting(setting)?;
-        check_keys(&format!("--set {setting}"), &base, &own, "")?;
+        let origin = format!("--set {setting}");
+        check_keys(&origin, &base, &own, "")?;
         merge(&mut merged, own);
+        // At once, so that a wrong type is blamed on the right setting.
+        typed(&origin, &merged)?;
     }
     let origin = match layer {
         Layer::Preset(name) => format!("preset {name}"),
         Layer::Text { origin, .. } => origin.clone(),
     };
-    let config: Config = Value::Table(merged)
-        .try_into()
-        .map_err(|e: toml::de::Error| ConfigError::Syntax { origin, message: one_line(&e) })?;
+    let config = typed(&origin, &merged)?;
     config.check()?;
     Ok(config)
+}
+
+fn typed(origin: &str, merged: &Table) -> Result<Config, ConfigError> {
+    Value::Table(merged.clone()).try_into().map_err(|e: toml::de::Error| ConfigError::Syntax {
+        origin: origin.into(),
+        message: e.to_string().trim().replace('\n', " "),
+    })
 }
 
 fn merge_preset(into: &mut Table, name: &str) -> Result<(), ConfigError> {

@@ -117,7 +117,8 @@ impl<S: Store> Engine<S> {
             }
             None => (self.miss(route, tag, addr, flags), false),
         };
-        if out.is_none() != flags.has(Flags::FAULT) {
+        let recorded = if out.is_none() { Flags::OUT_KNOWN } else { Flags::FAULT };
+        if flags.has(recorded) {
             self.counters.diagnostics.fault_differences += 1;
         }
         if let Some(verifier) = &mut self.verifier {

@@ -84,7 +84,9 @@ pub(crate) fn hypervisor_operation(rec: &FtRec) -> Option<u64> {
     rec.changes_table().then(|| operation(rec.kind == FtKind::Map, rec.a))
 }
 
-impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink> Bundle<H, G, V, K, S> {
+impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink>
+    Bundle<H, G, V, K, S>
+{
     pub(crate) fn new(inputs: (H, G, V, K), scan: Scan, sink: S, max_errors: u64) -> Self {
         let (host, guest, vmm, hypervisor) = inputs;
         let mut out = Emitter::new(sink);
@@ -134,13 +136,19 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink> B
     /// Reads all inputs as far as the windows allow and pairs what can be.
     fn fill(&mut self) -> Result<()> {
         let mut more = false;
-        while self.host_window.len() < AHEAD && self.host.read(&mut self.host_window, &mut self.diag)? {
+        while self.host_window.len() < AHEAD
+            && self.host.read(&mut self.host_window, &mut self.diag)?
+        {
             more = true;
         }
-        while self.vmm_window.len() < AHEAD && self.vmm.read(&mut self.vmm_window, &mut self.diag)? {
+        while self.vmm_window.len() < AHEAD
+            && self.vmm.read(&mut self.vmm_window, &mut self.diag)?
+        {
             more = true;
         }
-        while self.guest.window.len() < AHEAD && self.guest.reader.read(&mut self.guest.window, &mut self.diag)? {
+        while self.guest.window.len() < AHEAD
+            && self.guest.reader.read(&mut self.guest.window, &mut self.diag)?
+        {
             more = true;
         }
         while self.hypervisor.window.len() < AHEAD
@@ -229,7 +237,10 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink> B
         let heads = [
             (Lane::Guest, self.guest.window.front().map(|r| self.guest_time(r))),
             (Lane::Vmm, self.vmm_window.front().map(|r| self.host_time_of_vmm(r.time))),
-            (Lane::Hypervisor, self.hypervisor.window.front().map(|r| self.hypervisor.extrapolate(r.time))),
+            (
+                Lane::Hypervisor,
+                self.hypervisor.window.front().map(|r| self.hypervisor.extrapolate(r.time)),
+            ),
             (Lane::Host, self.host_window.front().map(|r| r.time)),
         ];
         let mut best: Option<(i64, Lane)> = None;
@@ -258,7 +269,9 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink> B
             Lane::Guest => self.guest.window.front().is_none_or(|r| {
                 r.kind != FtKind::Submit || r.peer == NONE || r.peer < self.vmm_window.head()
             }),
-            Lane::Vmm => self.vmm_waits.is_none_or(|k| self.hypervisor.window.head() > k || self.hypervisor.window.len() == 0),
+            Lane::Vmm => self.vmm_waits.is_none_or(|k| {
+                self.hypervisor.window.head() > k || self.hypervisor.window.len() == 0
+            }),
             Lane::Hypervisor => self.hypervisor.window.front().is_none_or(|r| {
                 r.kind != FtKind::Submit || r.peer == NONE || r.peer < self.host_window.head()
             }),
@@ -303,7 +316,9 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink> B
         while let Some(r) = after.checked_add(1).and_then(|i| self.vmm_window.get(i)) {
             after += 1;
             match r.kind {
-                LogKind::Walk if r.flags != 0 && r.a <= rec.a && rec.a - r.a <= r.c => return r.flags,
+                LogKind::Walk if r.flags != 0 && r.a <= rec.a && rec.a - r.a <= r.c => {
+                    return r.flags;
+                }
                 LogKind::Walk => {}
                 _ => break,
             }
@@ -317,12 +332,17 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink> B
         match rec.kind {
             LogKind::Inv => {
                 // What the guest did before.
-                while rec.peer != NONE && self.guest.window.head() < rec.peer && self.guest.window.len() > 0 {
+                while rec.peer != NONE
+                    && self.guest.window.head() < rec.peer
+                    && self.guest.window.len() > 0
+                {
                     self.write_guest()?;
                 }
                 let cpu = self.guest.window.get(rec.peer).map(|r| r.cpu);
-                let walks = self.walks_behind_head();
-                self.state.guest_invalidation(&mut self.out, time, cpu, &rec, &walks)?;
+                for walk in self.vmm_window.walks_behind_head() {
+                    self.out.agree(time, walk)?;
+                }
+                self.out.invalidate(time, cpu, rec.descriptor())?;
             }
             LogKind::Walk => {
                 let pieces = self.pieces(&rec);
@@ -341,21 +361,6 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink> B
         }
         self.vmm_window.pop();
         Ok(())
-    }
-
-    /// The shadow operations that the invalidation at the VMM's head causes.
-    fn walks_behind_head(&self) -> Vec<LogRec> {
-        let mut walks = Vec::new();
-        let mut index = self.vmm_window.head() + 1;
-        while let Some(r) = self.vmm_window.get(index) {
-            match r.kind {
-                LogKind::Walk => walks.push(*r),
-                LogKind::Void | LogKind::Context => {}
-                _ => break,
-            }
-            index += 1;
-        }
-        walks
     }
 
     /// The hypervisor's maps that make up one shadow map: the host pages may

@@ -130,21 +130,6 @@ impl State {
         out.map(time, rec.cpu, domain, Mapping { iova: rec.a, size: rec.size, out: rec.b }, flags)
     }
 
-    /// An invalidation of the guest, with the shadow operations it causes.
-    pub(crate) fn guest_invalidation<S: EventSink>(
-        &mut self,
-        out: &mut Emitter<S>,
-        time: i64,
-        cpu: Option<u32>,
-        rec: &LogRec,
-        walks: &[LogRec],
-    ) -> Result<()> {
-        for walk in walks {
-            agree(out, time, walk)?;
-        }
-        out.invalidate(time, cpu, rec.descriptor())
-    }
-
     /// An operation of the VMM on the shadow. `pieces` are the hypervisor's
     /// maps that it became.
     pub(crate) fn shadow_change<S: EventSink>(
@@ -154,7 +139,7 @@ impl State {
         rec: &LogRec,
         pieces: &[FtRec],
     ) -> Result<()> {
-        agree(out, time, rec)?;
+        out.agree(time, rec)?;
         let map = rec.flags != 0;
         let mut e = Event::new(if map { Kind::ShadowMap } else { Kind::ShadowUnmap });
         (e.addr, e.size, e.domain) = (rec.a, rec.c.wrapping_add(1), DomainId(rec.domain));
@@ -250,7 +235,10 @@ impl State {
                 self.shadow.map(domain, page, range);
             } else if rec.vmm == NONE {
                 self.counts.hypervisor_unmaps_at_switch += 1;
-                if self.removed.is_empty() && rec.peer != NONE && self.removals.back() != Some(&rec.peer) {
+                if self.removed.is_empty()
+                    && rec.peer != NONE
+                    && self.removals.back() != Some(&rec.peer)
+                {
                     if self.removals.len() == MAX_REGIONS {
                         self.removals.pop_front();
                     }
@@ -270,10 +258,15 @@ impl State {
                     return Ok(());
                 }
                 self.parent_unmap(out, time, page, pages)?;
-                self.parent.map(PARENT, page, Range { pages, out: out_page, perm: 3, fresh: false, used: false });
+                self.parent.map(
+                    PARENT,
+                    page,
+                    Range { pages, out: out_page, perm: 3, fresh: false, used: false },
+                );
                 self.counts.parent_maps += 1;
                 let mut e = Event::new(Kind::ParentMap);
-                (e.addr, e.size, e.out, e.flags) = (rec.a, rec.size, rec.b, Flags::READ.with(Flags::WRITE));
+                (e.addr, e.size, e.out, e.flags) =
+                    (rec.a, rec.size, rec.b, Flags::READ.with(Flags::WRITE));
                 out.write(time, e)
             }
             FtKind::Unmap if self.parent.live_pages(PARENT, page, pages) > 0 => {
@@ -297,11 +290,20 @@ impl State {
             return rec.domain;
         }
         let known = &self.scan.guest_domain;
-        told.and_then(|d| known.get(&d)).or_else(|| known.values().next()).copied().unwrap_or(u32::MAX)
+        told.and_then(|d| known.get(&d))
+            .or_else(|| known.values().next())
+            .copied()
+            .unwrap_or(u32::MAX)
     }
 
     /// Removes pages of the parent's table, one event per run.
-    fn parent_unmap<S: EventSink>(&mut self, out: &mut Emitter<S>, time: i64, page: u64, pages: u64) -> Result<()> {
+    fn parent_unmap<S: EventSink>(
+        &mut self,
+        out: &mut Emitter<S>,
+        time: i64,
+        page: u64,
+        pages: u64,
+    ) -> Result<()> {
         self.removed.clear();
         self.parent.unmap(PARENT, page, pages, &mut self.removed);
         let mut i = 0;
@@ -411,7 +413,8 @@ impl State {
         let ours = match e.flags.scope() {
             Some(Scope::Page | Scope::Domain) => self.scan.guest_domain.contains_key(&e.domain.0),
             Some(Scope::Context) => {
-                e.requester == Requester::NONE || self.devices.iter().any(|(sid, _)| *sid == e.requester.0)
+                e.requester == Requester::NONE
+                    || self.devices.iter().any(|(sid, _)| *sid == e.requester.0)
             }
             _ => true,
         };
@@ -433,27 +436,15 @@ impl State {
     }
 
     /// The physical IOMMU empties its caches.
-    pub(crate) fn host_reset<S: EventSink>(&mut self, out: &mut Emitter<S>, time: i64) -> Result<()> {
+    pub(crate) fn host_reset<S: EventSink>(
+        &mut self,
+        out: &mut Emitter<S>,
+        time: i64,
+    ) -> Result<()> {
         self.iotlb.clear();
         self.counts.host_invalidations += 1;
         let mut e = Event::new(Kind::HostInvalidate);
         e.flags = Flags::with_scope(Scope::Reset);
         out.write(time, e)
     }
-}
-
-/// Brings the guest's table in line with what the VMM saw in it: a change
-/// that the guest's ftrace lacks is written first, as inferred.
-fn agree<S: EventSink>(out: &mut Emitter<S>, time: i64, walk: &LogRec) -> Result<()> {
-    let (page, pages) = (walk.a >> 12, (walk.c >> 12) + 1);
-    if walk.flags == 0 {
-        return out.infer_unmap(time, walk.domain, page, pages);
-    }
-    let gpa = walk.b >> 12;
-    let first = out.tables.lookup(walk.domain, page);
-    let last = out.tables.lookup(walk.domain, page + (pages - 1));
-    if first == Some(gpa) && last == Some(gpa + (pages - 1)) {
-        return Ok(());
-    }
-    out.infer_map(time, walk.domain, page, pages, gpa, walk.flags)
 }

@@ -76,7 +76,9 @@ pub(crate) fn scan(vmm: impl LineSource, hypervisor: impl LineSource) -> Result<
                 scan.vmm_offset = pair.offset;
             }
             scan.operations += 1;
-            let (Some(walk), Some(op)) = (window.get(pair.second.index), k.window.get(pair.first.index)) else {
+            let (Some(walk), Some(op)) =
+                (window.get(pair.second.index), k.window.get(pair.first.index))
+            else {
                 continue;
             };
             if op.kind == FtKind::Unmap

@@ -152,7 +152,13 @@ impl<S: EventSink> Emitter<S> {
     }
 
     /// Unmaps what is known to be mapped in these pages, as inferred.
-    pub(crate) fn infer_unmap(&mut self, time: i64, domain: u32, page: u64, pages: u64) -> Result<()> {
+    pub(crate) fn infer_unmap(
+        &mut self,
+        time: i64,
+        domain: u32,
+        page: u64,
+        pages: u64,
+    ) -> Result<()> {
         self.removed.clear();
         let mut removed = std::mem::take(&mut self.removed);
         self.tables.unmap(domain, page, pages, &mut removed);
@@ -269,6 +275,22 @@ impl<S: EventSink> Emitter<S> {
         } else if self.tables.lookup(rec.domain, page) != Some(out) {
             self.counts.stale_hits += 1;
         }
+    }
+
+    /// Brings the guest's table in line with what the VMM saw in it: a change
+    /// that is not recorded is written first, as inferred.
+    pub(crate) fn agree(&mut self, time: i64, walk: &LogRec) -> Result<()> {
+        let (page, pages) = (walk.a >> 12, (walk.c >> 12) + 1);
+        if walk.flags == 0 {
+            return self.infer_unmap(time, walk.domain, page, pages);
+        }
+        let gpa = walk.b >> 12;
+        let first = self.tables.lookup(walk.domain, page);
+        let last = self.tables.lookup(walk.domain, page + (pages - 1));
+        if first == Some(gpa) && last == Some(gpa + (pages - 1)) {
+            return Ok(());
+        }
+        self.infer_map(time, walk.domain, page, pages, gpa, walk.flags)
     }
 
     /// Notes where a device is.

@@ -15,13 +15,15 @@
 //!
 //! Both inputs are read through windows of bounded size.
 
+use ioasim_events::{DomainId, Event, Flags, Kind};
+
 use super::attribute::Found;
 use super::emit::Emitter;
 use super::joined::{FT_AHEAD, Joined};
 use super::lines::{EventSink, LineSource};
 use super::qemu::LogReader;
 use super::report::{Diagnostics, Options};
-use super::window::{FtKind, LogKind, LogWindow, NONE};
+use super::window::{FtKind, LogKind, LogRec, LogWindow, NONE};
 use crate::Result;
 
 /// Records of the log looked ahead with and without an ftrace.
@@ -53,6 +55,7 @@ pub(crate) struct JoinCounts {
     pub(crate) order_conflicts: u64,
     pub(crate) not_joined: u64,
     pub(crate) markers: u64,
+    pub(crate) shadow_operations: u64,
 }
 
 /// The join; see the module's text.
@@ -176,8 +179,12 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
             }
             LogKind::Inv => {
                 let cpu = self.guest.as_ref().and_then(|g| g.window.get(rec.peer)).map(|s| s.cpu);
+                for walk in self.window.walks_behind_head() {
+                    self.out.agree(rec.time, walk)?;
+                }
                 self.out.invalidate(rec.time, cpu, rec.descriptor())?;
             }
+            LogKind::Walk => self.shadow(&rec)?,
             LogKind::Reset => {
                 // QEMU 7.2 resets the caches when translation is switched,
                 // when the root table changes and when the machine resets.
@@ -197,6 +204,17 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
             g.pop_done();
         }
         Ok(())
+    }
+
+    /// A shadow operation that a VMM's log tells about.
+    fn shadow(&mut self, rec: &LogRec) -> Result<()> {
+        self.out.agree(rec.time, rec)?;
+        let map = rec.flags != 0;
+        let mut e = Event::new(if map { Kind::ShadowMap } else { Kind::ShadowUnmap });
+        (e.addr, e.size, e.domain) = (rec.a, rec.c.wrapping_add(1), DomainId(rec.domain));
+        (e.out, e.flags) = (rec.b, Flags(u32::from(rec.flags)));
+        self.counts.shadow_operations += 1;
+        self.out.write(rec.time, e)
     }
 
     /// Writes ftrace records whose time has come.
@@ -423,8 +441,7 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
     }
 
     /// Counts how a change's domain was found; gives the event's flags.
-    fn count_change(&mut self, found: Found, map: bool) -> ioasim_events::Flags {
-        use ioasim_events::Flags;
+    fn count_change(&mut self, found: Found, map: bool) -> Flags {
         let c = &mut self.counts;
         c.table_changes += 1;
         c.contradictions += u64::from(found.contradicted);

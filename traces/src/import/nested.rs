@@ -55,7 +55,10 @@ pub fn bundle<H: LineSource, G: LineSource, V: LineSource, K: LineSource>(
     Ok((report, inputs))
 }
 
-fn check_scan<H, G, V: LineSource, K: LineSource>(inputs: &BundleInputs<H, G, V, K>, scan: &Scan) -> Result<()> {
+fn check_scan<H, G, V: LineSource, K: LineSource>(
+    inputs: &BundleInputs<H, G, V, K>,
+    scan: &Scan,
+) -> Result<()> {
     if scan.vmm_operations == 0 {
         return Err(import_error(
             inputs.vmm.path(),
@@ -82,11 +85,19 @@ fn check<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSin
     b: &Bundle<H, G, V, K, S>,
 ) -> Result<()> {
     if b.host.counts.vtd_events == 0 {
-        return Err(import_error(b.host.lines().path(), no_vtd_event(b.host.counts.lines, b.host.other_iommu)));
+        return Err(import_error(
+            b.host.lines().path(),
+            no_vtd_event(b.host.counts.lines, b.host.other_iommu),
+        ));
     }
     for (ftrace, matched, what, log) in [
         (b.guest.reader.lines().path(), b.guest.aligner.matched, "guest", b.vmm.lines().path()),
-        (b.hypervisor.reader.lines().path(), b.hypervisor.aligner.matched, "hypervisor", b.host.lines().path()),
+        (
+            b.hypervisor.reader.lines().path(),
+            b.hypervisor.aligner.matched,
+            "hypervisor",
+            b.host.lines().path(),
+        ),
     ] {
         if matched == 0 {
             return Err(import_error(

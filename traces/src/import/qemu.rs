@@ -39,6 +39,7 @@ pub(crate) struct LogCounts {
     pub(crate) translate_only: u64,
     pub(crate) iotlb_resets: u64,
     pub(crate) faults: u64,
+    pub(crate) vmm_events_unused: u64,
 }
 
 /// Reads a QEMU log into a [`LogWindow`].
@@ -344,11 +345,14 @@ impl<L: LineSource> LogReader<L> {
         self.contexts.get(&sid).map_or(u32::MAX, |(high, _)| (high >> 8) as u32 & 0xffff)
     }
 
+    /// Events of a VMM that shadows the guest's table. The shadow operations
+    /// tell about the table in any log.
     fn vmm_event(&mut self, w: &mut LogWindow, event: Event, mut rec: LogRec) {
-        if !self.vmm {
-            return;
-        }
         match event {
+            _ if !self.vmm && !matches!(event, Event::WalkOne { .. }) => {
+                self.counts.vmm_events_unused += 1;
+                return;
+            }
             Event::Switch { sid, on } => {
                 rec.kind = LogKind::Switch;
                 (rec.sid, rec.c) = (sid, u64::from(on));

@@ -28,7 +28,10 @@ impl Options<'_> {
     /// Tells the progress and looks at the cancel flag.
     pub(crate) fn tick(&mut self, path: &Path, done: u64, total: u64) -> Result<()> {
         if self.cancel.is_some_and(|c| c.load(Ordering::Relaxed)) {
-            return Err(Error::Import { path: path.to_owned(), why: "import interrupted; nothing was written".into() });
+            return Err(Error::Import {
+                path: path.to_owned(),
+                why: "import interrupted; nothing was written".into(),
+            });
         }
         if let Some(f) = &mut self.progress {
             f(done, total);

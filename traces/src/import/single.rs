@@ -105,6 +105,8 @@ fn count<L: LineSource, F: LineSource, S: EventSink>(
     add("labels_unlike_qemu_iotlb", e.labels_unlike_qemu);
     add("stale_hits", e.stale_hits);
     add("mappings_forgotten", join.out.tables.forgotten);
+    add("shadow_operations", join.counts.shadow_operations);
+    add("vmm_events_unused", l.vmm_events_unused);
     report.child_levels = join.log.levels;
     if !join.log.clock().timed() {
         report.notes.push("The log has no time stamps: events are 1 us apart.".into());

@@ -52,9 +52,16 @@ pub fn sniff(path: &Path) -> Result<TextKind> {
         match qemu_line::parse(line.bytes).1 {
             qemu_line::Line::Event(_) => return Ok(TextKind::QemuLog),
             qemu_line::Line::Other(name)
-                if [&b"vtd_"[..], b"vfio_", b"amdvi_", b"smmu", b"virtio_iommu_", b"riscv_iommu"]
-                    .iter()
-                    .any(|p| name.starts_with(p)) =>
+                if [
+                    &b"vtd_"[..],
+                    b"vfio_",
+                    b"amdvi_",
+                    b"smmu",
+                    b"virtio_iommu_",
+                    b"riscv_iommu",
+                ]
+                .iter()
+                .any(|p| name.starts_with(p)) =>
             {
                 return Ok(TextKind::QemuLog);
             }
@@ -73,7 +80,11 @@ pub fn sniff(path: &Path) -> Result<TextKind> {
 /// # Errors
 /// As [`qemu_log`](super::qemu_log) and [`bundle`](super::bundle); also if an
 /// input is given in the wrong role, or `output` cannot be written.
-pub fn import_to_file(inputs: &Inputs, output: &Path, options: &mut Options<'_>) -> Result<(ImportReport, Summary)> {
+pub fn import_to_file(
+    inputs: &Inputs,
+    output: &Path,
+    options: &mut Options<'_>,
+) -> Result<(ImportReport, Summary)> {
     let mut writer = TraceWriter::create(output)?;
     let (mut report, sources, importer) = match inputs {
         Inputs::Log { log, guest_ftrace } => {
@@ -82,12 +93,14 @@ pub fn import_to_file(inputs: &Inputs, output: &Path, options: &mut Options<'_>)
                 expect_ftrace(ftrace, "--guest-ftrace")?;
             }
             let ftrace = guest_ftrace.as_deref().map(open_text).transpose()?;
-            let (report, log, ftrace) = single::qemu_log(open_text(log)?, ftrace, &mut writer, options)?;
+            let (report, log, ftrace) =
+                single::qemu_log(open_text(log)?, ftrace, &mut writer, options)?;
             let mut sources = vec![log.finish("qemu-log")?];
             if let Some(ftrace) = ftrace {
                 sources.push(ftrace.finish("guest-ftrace")?);
             }
-            let importer = if sources.len() == 2 { "qemu-vtd with guest ftrace" } else { "qemu-vtd" };
+            let importer =
+                if sources.len() == 2 { "qemu-vtd with guest ftrace" } else { "qemu-vtd" };
             (report, sources, importer)
         }
         Inputs::Bundle(b) => {
@@ -133,7 +146,9 @@ fn expect_log(path: &Path, role: &str) -> Result<()> {
     match sniff(path)? {
         TextKind::Ftrace => Err(import_error(
             path,
-            format!("this is an ftrace text, but it was given {role}; a QEMU log belongs there (vtd_* events)"),
+            format!(
+                "this is an ftrace text, but it was given {role}; a QEMU log belongs there (vtd_* events)"
+            ),
         )),
         _ => Ok(()),
     }
@@ -143,7 +158,9 @@ fn expect_ftrace(path: &Path, role: &str) -> Result<()> {
     match sniff(path)? {
         TextKind::QemuLog => Err(import_error(
             path,
-            format!("this is a QEMU log, but it was given as {role}; an ftrace text belongs there (iommu:map, qi_submit)"),
+            format!(
+                "this is a QEMU log, but it was given as {role}; an ftrace text belongs there (iommu:map, qi_submit)"
+            ),
         )),
         _ => Ok(()),
     }
@@ -167,7 +184,10 @@ fn remarks(report: &mut ImportReport) {
     for (count, text) in [
         ("lines_damaged", "damaged lines were left out."),
         ("ftrace_events_lost", "events were lost by the kernel's ftrace buffer."),
-        ("ftrace_events_not_joined", "ftrace events could not be placed in the log and were left out."),
+        (
+            "ftrace_events_not_joined",
+            "ftrace events could not be placed in the log and were left out.",
+        ),
         ("dma_without_mapping", "accesses found a mapping that no recorded change explains."),
         ("shadow_hpa_mismatches", "shadow entries do not agree with guest table and parent table."),
         ("mappings_forgotten", "mappings were forgotten because too many were live at once."),

@@ -242,6 +242,15 @@ impl LogWindow {
         Some(rec)
     }
 
+    /// The shadow operations that the invalidation at the head causes.
+    pub(crate) fn walks_behind_head(&self) -> impl Iterator<Item = &LogRec> {
+        self.recs
+            .iter()
+            .skip(1)
+            .take_while(|r| matches!(r.kind, LogKind::Walk | LogKind::Void | LogKind::Context))
+            .filter(|r| r.kind == LogKind::Walk)
+    }
+
     /// Index of the record at a 32-bit position.
     fn full(&self, at: u32) -> u64 {
         self.base + u64::from(at.wrapping_sub(self.base as u32))

@@ -1,0 +1,596 @@
+//! Whole replays of random traces: invariants, agreement of all policies, and
+//! data that no real trace should hold.
+
+use std::collections::BTreeMap;
+
+use ioasim_sim::config::{Config, Layer, preset_names, resolve};
+use ioasim_sim::events::{
+    Chunk, DomainId, Event, Flags, Kind, OutputSpace, PAGE_SIZE, Pasid, Perm, Requester, Scope,
+    TraceInfo,
+};
+use ioasim_sim::replay::Replay;
+use ioasim_sim::results::{RunResult, Verify};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// Fixed number of cases, no files written; a failure prints its input.
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+fn config(preset: &str, settings: &[&str]) -> Config {
+    let settings: Vec<String> = settings.iter().map(|s| s.to_string()).collect();
+    resolve(&Layer::Preset(preset.into()), &settings).unwrap()
+}
+
+/// Small and odd caches: evictions and conflicts everywhere.
+const TINY: [&str; 11] = [
+    "iotlb.entries=6",
+    "iotlb.ways=3",
+    "iotlb.replacement=plru",
+    "pwc.stage1.2m={entries=2,ways=1}",
+    "pwc.stage1.1g={entries=3,ways=3}",
+    "pwc.stage2.2m={entries=1,ways=1}",
+    "pwc.stage2.1g={entries=0,ways=1}",
+    "nested_cache.entries=3",
+    "nested_cache.ways=3",
+    "child.levels=4",
+    "parent.levels=5",
+];
+
+/// Every nesting preset, QEMU's, and odd caches over each nesting.
+fn configs() -> Vec<Config> {
+    let mut all: Vec<Config> = preset_names().map(|name| config(name, &[])).collect();
+    for preset in ["hw-nested", "sw-nested-map", "sw-nested-invalidate", "sw-nested-flush"] {
+        all.push(config(preset, &TINY));
+        all.push(config(
+            preset,
+            &[
+                "iotlb.entries=5",
+                "iotlb.ways=1",
+                "iotlb.tag=requester-pasid",
+                "parent.layout=4k-scattered",
+            ],
+        ));
+        all.push(config(
+            preset,
+            &[
+                "iotlb.entries=40",
+                "iotlb.ways=20",
+                "iotlb.replacement=random",
+                "iotlb.tag=requester",
+                "parent.layout=1g",
+            ],
+        ));
+    }
+    all.push(config("hw-nested", &["parent.layout=identity", "iotlb.replacement=clock"]));
+    all.push(config("hw-nested", &["iotlb.replacement=fifo", "iotlb.tag=pasid"]));
+    all
+}
+
+/// One step of a guest.
+#[derive(Clone, Debug)]
+enum Step {
+    Map { domain: u32, page: u64, gpa_page: u64, pages: u64, perm: Perm },
+    Unmap { domain: u32, page: u64, pages: u64 },
+    Dma { device: u32, page: u64, write: bool },
+    ParentMap { frame: u64, frames: u64, host: u64, perm: Perm },
+    ParentUnmap { frame: u64, frames: u64 },
+    Invalidate { domain: u32, scope: Scope },
+    Marker,
+    Reset,
+}
+
+const DOMAINS: u32 = 3;
+/// The first domain is shared by two devices.
+const DEVICES: u32 = 4;
+/// Guest-physical memory in 2 MiB frames; the last holds the guest's tables.
+const FRAMES: u64 = 6;
+
+fn domain_of(device: u32) -> u32 {
+    device % DOMAINS
+}
+
+fn page() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        6 => 0..12u64,
+        3 => 508..516u64,
+        2 => Just(512u64),
+        1 => Just(1024u64),
+        1 => (1u64 << 18) - 2..(1 << 18) + 2,
+    ]
+}
+
+fn pages() -> impl Strategy<Value = u64> {
+    prop_oneof![6 => 1..5u64, 2 => Just(512u64), 1 => Just(515u64), 1 => Just(1024u64)]
+}
+
+fn perm() -> impl Strategy<Value = Perm> {
+    proptest::sample::select(vec![Perm::READ, Perm::RW, Perm::RW, Perm::RW])
+}
+
+fn step(parent: bool) -> impl Strategy<Value = Step> {
+    let gpa = prop_oneof![
+        3 => 0..(FRAMES - 1) * 512,
+        2 => (0..FRAMES - 1).prop_map(|f| f * 512),
+    ];
+    let scope =
+        proptest::sample::select(vec![Scope::Page, Scope::Domain, Scope::Global, Scope::Context]);
+    let parent_weight = if parent { 3 } else { 0 };
+    let frames = 0..FRAMES - 1;
+    prop_oneof![
+        8 => (0..DOMAINS, page(), gpa, pages(), perm()).prop_map(
+            |(domain, page, gpa_page, pages, perm)| {
+                let gpa_page = gpa_page.min((FRAMES - 1) * 512 - pages);
+                Step::Map { domain, page, gpa_page, pages, perm }
+            }
+        ),
+        5 => (0..DOMAINS, page(), pages())
+            .prop_map(|(domain, page, pages)| Step::Unmap { domain, page, pages }),
+        20 => (0..DEVICES, page(), any::<bool>())
+            .prop_map(|(device, page, write)| Step::Dma { device, page, write }),
+        1 => (0..DOMAINS, scope).prop_map(|(domain, scope)| Step::Invalidate { domain, scope }),
+        1 => Just(Step::Marker),
+        1 => Just(Step::Reset),
+        parent_weight => (frames.clone(), 1..3u64, 0..8u64, perm()).prop_map(
+            |(frame, frames, host, perm)| Step::ParentMap { frame, frames, host, perm }
+        ),
+        parent_weight => (frames, 1..3u64)
+            .prop_map(|(frame, frames)| Step::ParentUnmap { frame, frames }),
+    ]
+}
+
+/// When the guest invalidates after it has changed its table.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Invalidations {
+    /// After every change of something present, as strict mode does.
+    Complete(Scope),
+    /// Never.
+    Missing,
+}
+
+fn complete() -> impl Strategy<Value = Invalidations> {
+    proptest::sample::select(vec![
+        Invalidations::Complete(Scope::Page),
+        Invalidations::Complete(Scope::Page),
+        Invalidations::Complete(Scope::Domain),
+        Invalidations::Complete(Scope::Global),
+    ])
+}
+
+#[derive(Default)]
+struct Trace {
+    events: Vec<Event>,
+    info: TraceInfo,
+    dma: u64,
+    faults: u64,
+}
+
+/// The guest and its parent, page by page.
+struct World {
+    trace: Trace,
+    invalidations: Invalidations,
+    /// (domain, page) -> (GPA page, rights)
+    child: BTreeMap<(u32, u64), (u64, Perm)>,
+    /// 2 MiB frame -> (host frame, rights); `None` = not recorded.
+    parent: Option<BTreeMap<u64, (u64, Perm)>>,
+}
+
+const FRAME: u64 = 1 << 21;
+
+impl World {
+    fn push(&mut self, e: Event) {
+        let time_ns = self.trace.events.len() as u64 * 100;
+        self.trace.events.push(Event { time_ns, ..e });
+    }
+
+    fn event(kind: Kind, domain: u32, page: u64, pages: u64) -> Event {
+        let (addr, size) = (page * PAGE_SIZE, pages * PAGE_SIZE);
+        Event { domain: DomainId(domain), addr, size, ..Event::new(kind) }
+    }
+
+    /// What the guest sends for a change of `[page, page + pages)`: one
+    /// aligned power of two that covers it.
+    fn invalidate(&mut self, domain: u32, page: u64, pages: u64, scope: Scope) {
+        let am = (0..).find(|am| page >> am == (page + pages - 1) >> am).unwrap();
+        let flags = Flags::with_scope(scope);
+        let e = match scope {
+            Scope::Page => {
+                let e = World::event(Kind::Invalidate, domain, page >> am << am, 1 << am);
+                Event { flags, out: page * PAGE_SIZE, ..e }
+            }
+            Scope::Domain => Event { flags, ..World::event(Kind::Invalidate, domain, 0, 0) },
+            _ => Event { flags, ..Event::new(Kind::Invalidate) },
+        };
+        self.push(e);
+    }
+
+    fn changed(&mut self, domain: u32, page: u64, pages: u64) {
+        if let Invalidations::Complete(scope) = self.invalidations {
+            self.invalidate(domain, page, pages, scope);
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Map { domain, page, gpa_page, pages, perm } => {
+                let e = World::event(Kind::Map, domain, page, pages);
+                self.push(Event { out: gpa_page * PAGE_SIZE, flags: Flags(perm.0 as u32), ..e });
+                let mut replaced = false;
+                for i in 0..pages {
+                    let old = self.child.insert((domain, page + i), (gpa_page + i, perm));
+                    replaced |= old.is_some();
+                }
+                if replaced {
+                    self.changed(domain, page, pages);
+                }
+            }
+            Step::Unmap { domain, page, pages } => {
+                self.push(World::event(Kind::Unmap, domain, page, pages));
+                self.child.retain(|(d, p), _| *d != domain || !(page..page + pages).contains(p));
+                self.changed(domain, page, pages);
+            }
+            Step::Dma { device, page, write } => self.dma(device, page, write),
+            Step::ParentMap { frame, frames, host, perm } => {
+                let frames = frames.min(FRAMES - 1 - frame);
+                let hpa = (host + 1) << 32 | frame * FRAME;
+                let e = World::event(Kind::ParentMap, 0, frame * 512, frames * 512);
+                self.push(Event { out: hpa, flags: Flags(perm.0 as u32), ..e });
+                let parent = self.parent.as_mut().unwrap();
+                for i in 0..frames {
+                    parent.insert(frame + i, (hpa / FRAME + i, perm));
+                }
+            }
+            Step::ParentUnmap { frame, frames } => {
+                let frames = frames.min(FRAMES - 1 - frame);
+                self.push(World::event(Kind::ParentUnmap, 0, frame * 512, frames * 512));
+                let parent = self.parent.as_mut().unwrap();
+                parent.retain(|f, _| !(frame..frame + frames).contains(f));
+            }
+            Step::Invalidate { domain, scope } => self.invalidate(domain, 0, 1024, scope),
+            Step::Marker => self.push(Event::new(Kind::Marker)),
+            Step::Reset => {
+                let flags = Flags::with_scope(Scope::Reset);
+                self.push(Event { flags, ..Event::new(Kind::Invalidate) });
+            }
+        }
+    }
+
+    /// Where a fresh walk of all levels leads.
+    fn translate(&self, domain: u32, page: u64, needed: Perm) -> Option<u64> {
+        let (gpa_page, perm) = *self.child.get(&(domain, page))?;
+        if !perm.allows(needed) {
+            return None;
+        }
+        let Some(parent) = &self.parent else { return Some(gpa_page * PAGE_SIZE) };
+        let (host, perm) = *parent.get(&(gpa_page / 512))?;
+        perm.allows(needed).then_some(host * FRAME + gpa_page % 512 * PAGE_SIZE)
+    }
+
+    fn dma(&mut self, device: u32, page: u64, write: bool) {
+        let (needed, direction) =
+            if write { (Perm::WRITE, Flags::WRITE) } else { (Perm::READ, Flags::READ) };
+        let out = self.translate(domain_of(device), page, needed);
+        self.trace.dma += 1;
+        self.trace.faults += out.is_none() as u64;
+        let outcome = if out.is_some() { Flags::OUT_KNOWN } else { Flags::FAULT };
+        // Half of the devices are known by their domain, half by attachment.
+        let domain = if device < 2 { DomainId(domain_of(device)) } else { DomainId::NONE };
+        self.push(Event {
+            flags: direction.with(outcome),
+            requester: Requester(8 * (device + 1)),
+            domain,
+            addr: page * PAGE_SIZE + 0x321,
+            size: 64,
+            out: out.map_or(0, |out| out + 0x321),
+            ..Event::new(Kind::Dma)
+        });
+    }
+}
+
+fn trace(steps: &[Step], invalidations: Invalidations, parent: bool) -> Trace {
+    let mut world = World {
+        trace: Trace::default(),
+        invalidations,
+        child: BTreeMap::new(),
+        parent: parent.then(BTreeMap::new),
+    };
+    if parent {
+        // Guest memory as at boot; the last frame is never touched again.
+        for frame in 0..FRAMES {
+            let out = (7u64 << 40) + frame * 3 * FRAME;
+            let e = World::event(Kind::ParentMap, 0, frame * 512, 512);
+            world.push(Event { out, ..e });
+            world.parent.as_mut().unwrap().insert(frame, (out / FRAME, Perm::RW));
+        }
+    }
+    for device in 0..DEVICES {
+        let domain = DomainId(domain_of(device));
+        let requester = Requester(8 * (device + 1));
+        world.push(Event { requester, domain, ..Event::new(Kind::Attach) });
+    }
+    steps.iter().for_each(|s| world.step(s));
+    let mut trace = world.trace;
+    trace.info = TraceInfo {
+        events: trace.events.len() as u64,
+        end_ns: trace.events.last().map_or(0, |e| e.time_ns),
+        output_space: if parent { OutputSpace::Hpa } else { OutputSpace::Gpa },
+        has_parent: parent,
+        iova_bits: 32,
+        ..TraceInfo::default()
+    };
+    trace
+}
+
+fn chunks(events: &[Event], size: usize) -> Vec<Chunk> {
+    let numbered = events.chunks(size).scan(0, |first, events| {
+        let mut chunk: Chunk = events.iter().copied().collect();
+        chunk.first = *first;
+        *first += events.len() as u64;
+        Some(chunk)
+    });
+    numbered.collect()
+}
+
+fn replay(config: &Config, trace: &Trace, verify: bool, chunk: usize) -> RunResult {
+    let mut replay = Replay::new(config, &trace.info, verify);
+    for chunk in chunks(&trace.events, chunk) {
+        replay.run(&chunk).unwrap();
+    }
+    replay.finish().unwrap()
+}
+
+fn verified(config: &Config, trace: &Trace) -> (RunResult, Verify) {
+    let result = replay(config, trace, true, usize::MAX);
+    let verify = result.verify.clone().unwrap();
+    (result, verify)
+}
+
+/// With complete invalidations every policy gives what a fresh walk gives.
+fn all_agree(trace: &Trace) -> Result<(), TestCaseError> {
+    for config in configs() {
+        // Driven by recorded invalidations of the physical IOMMU.
+        if trace.info.has_parent && config.verify.labels {
+            continue;
+        }
+        let name = format!("{} {:?}", config.name, config.iotlb);
+        let (result, verify) = verified(&config, trace);
+        prop_assert!(verify.passed(), "{}: {:#?}", name, verify);
+        prop_assert_eq!(result.counters.dma.requests, trace.dma);
+        let c = &result.counters;
+        if config.name == "passthrough" {
+            continue;
+        }
+        prop_assert_eq!(c.diagnostics.fault_differences, 0, "{}", name);
+        prop_assert_eq!(c.dma.faults, trace.faults, "{}", name);
+        prop_assert_eq!(verify.translations, trace.dma - trace.faults, "{}", name);
+        prop_assert_eq!(verify.stale_legal, 0, "{}: the present state only", name);
+        prop_assert_eq!(verify.reference_checks, trace.dma);
+        let m = c.iotlb.miss_causes;
+        prop_assert_eq!(c.iotlb.hits + c.iotlb.misses, trace.dma);
+        prop_assert_eq!(m.cold + m.capacity + m.conflict + m.invalidation, c.iotlb.misses);
+        prop_assert_eq!(c.walk.memory_reads, c.walk.child_reads + c.walk.parent_reads);
+        let devices = result.devices.iter();
+        prop_assert_eq!(devices.map(|d| d.hits + d.misses).sum::<u64>(), trace.dma);
+        prop_assert_eq!(result.series.requests.iter().sum::<u64>(), trace.dma);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(cases(40))]
+
+    /// I1, I2, I3, I5, I7 and agreement.
+    #[test]
+    fn complete_invalidations(
+        steps in vec(step(false), 1..120),
+        invalidations in complete(),
+    ) {
+        all_agree(&trace(&steps, invalidations, false))?;
+    }
+
+    /// The same with a parent that changes (I6).
+    #[test]
+    fn parent_changes(steps in vec(step(true), 1..120), invalidations in complete()) {
+        all_agree(&trace(&steps, invalidations, true))?;
+    }
+
+    /// Old or new is legal without the invalidation, and nothing else.
+    #[test]
+    fn missing_invalidations(steps in vec(step(true), 1..120), parent: bool) {
+        let only = |s: &&Step| {
+            parent || !matches!(s, Step::ParentMap { .. } | Step::ParentUnmap { .. })
+        };
+        let steps: Vec<Step> = steps.iter().filter(only).cloned().collect();
+        let trace = trace(&steps, Invalidations::Missing, parent);
+        for config in configs() {
+            if trace.info.has_parent && config.verify.labels {
+                continue;
+            }
+            let (_, verify) = verified(&config, &trace);
+            prop_assert!(verify.passed(), "{} {:?}: {:#?}", config.name, config.iotlb, verify);
+        }
+    }
+
+    /// The result does not depend on how the trace is cut into chunks.
+    #[test]
+    fn chunks_do_not_matter(steps in vec(step(true), 1..80), invalidations in complete()) {
+        let trace = trace(&steps, invalidations, true);
+        for config in configs() {
+            let of = |chunk| {
+                serde_json::to_string(&replay(&config, &trace, true, chunk)).unwrap()
+            };
+            let whole = of(usize::MAX);
+            prop_assert_eq!(&of(1), &whole);
+            prop_assert_eq!(&of(7), &whole);
+        }
+    }
+}
+
+/// I4: a shadow that follows invalidations only never learns of new mappings
+/// when the guest does not announce them.
+#[test]
+fn a_shadow_without_caching_mode_misses_pages() {
+    let steps: Vec<Step> = (0..20)
+        .flat_map(|page| {
+            let map =
+                Step::Map { domain: 0, page, gpa_page: 40 + 3 * page, pages: 1, perm: Perm::RW };
+            [map, Step::Dma { device: 0, page, write: true }]
+        })
+        .collect();
+    let trace = trace(&steps, Invalidations::Complete(Scope::Page), false);
+    let faults = |preset, mode: &str| {
+        let setting = format!("guest.caching_mode={mode}");
+        let (result, verify) = verified(&config(preset, &[&setting]), &trace);
+        (result.counters.dma.faults, verify.passed())
+    };
+    assert_eq!(faults("hw-nested", "as-recorded"), (0, true));
+    for preset in ["sw-nested-invalidate", "sw-nested-flush"] {
+        assert_eq!(faults(preset, "on"), (0, true));
+        for mode in ["as-recorded", "off"] {
+            let (faults, passed) = faults(preset, mode);
+            assert_eq!(faults, 20, "{preset} {mode}");
+            assert!(!passed, "the recording shows translations, the shadow has none");
+        }
+    }
+    // Every call captured: no invalidation needed.
+    assert_eq!(faults("sw-nested-map", "off"), (0, true));
+}
+
+/// Addresses and sizes at their limits.
+fn wild_number() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        3 => (0..64u64).prop_map(|p| p << 12),
+        2 => Just(0u64),
+        2 => proptest::sample::select(vec![
+            1, 0xfff, 0x1001, 1 << 21, 1 << 30, (1 << 39) - 1, 1 << 39, 1 << 47, 1 << 48,
+            (1 << 57) - 4096, 1 << 57, (1 << 57) + 4096, 1 << 62, u64::MAX / 2, u64::MAX - 4096, u64::MAX,
+        ]),
+        1 => (0..64u32).prop_map(|s| 1 << s),
+        1 => any::<u64>(),
+    ]
+}
+
+fn wild_event() -> impl Strategy<Value = Event> {
+    let id = || prop_oneof![0..4u32, Just(u32::MAX), Just(u32::MAX - 1), Just(77u32)];
+    let flags = prop_oneof![
+        4 => proptest::sample::select(vec![0, 1, 2, 3, 3, 3]),
+        3 => (0..8u32, 0..4u32).prop_map(|(scope, low)| scope << 12 | low),
+        1 => any::<u32>(),
+    ];
+    // Sizes are small more often: a map of half the address space leaves little to try.
+    let size = prop_oneof![4 => (0..20u64).prop_map(|p| p * 2048), 2 => wild_number()];
+    let kind = proptest::sample::select(Kind::ALL.to_vec());
+    let addresses = (wild_number(), size, wild_number(), wild_number());
+    let time = prop_oneof![8 => 0..1000u64, 1 => wild_number()];
+    (kind, flags, id(), id(), id(), addresses, time).prop_map(
+        |(kind, flags, domain, requester, pasid, (addr, size, out, aux), time_ns)| Event {
+            time_ns,
+            kind,
+            flags: Flags(flags),
+            cpu: -1,
+            domain: DomainId(domain),
+            requester: Requester(requester),
+            pasid: Pasid(pasid),
+            // Half a terabyte of 4 KiB pages is legal, but takes its time.
+            size: if matches!(kind, Kind::Map | Kind::ParentMap)
+                && addr.checked_add(size).is_some_and(|e| e <= 1 << 57)
+            {
+                size.min(1 << 24)
+            } else {
+                size
+            },
+            addr,
+            out,
+            aux,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(cases(150))]
+
+    /// Nothing that a trace can say stops a replay, and every event counts.
+    #[test]
+    fn wild_events(
+        events in vec(wild_event(), 1..60),
+        has_parent: bool,
+        hpa: bool,
+        levels in 0..7u32,
+    ) {
+        let info = TraceInfo {
+            events: events.len() as u64,
+            end_ns: 500,
+            output_space: if hpa { OutputSpace::Hpa } else { OutputSpace::Gpa },
+            has_parent,
+            child_levels: levels,
+            ..TraceInfo::default()
+        };
+        let count = |kind| events.iter().filter(|e| e.kind == kind).count() as u64;
+        let (maps, unmaps, dma) = (count(Kind::Map), count(Kind::Unmap), count(Kind::Dma));
+        let trace = Trace { events, info, ..Trace::default() };
+        for config in configs() {
+            for verify in [false, true] {
+                let result = replay(&config, &trace, verify, 16);
+                let c = &result.counters;
+                prop_assert_eq!((c.guest.maps, c.guest.unmaps, c.dma.requests), (maps, unmaps, dma));
+                prop_assert!(result.series.requests.len() as u64 <= config.report.intervals + 1);
+                prop_assert_eq!(result.series.requests.iter().sum::<u64>(), dma);
+            }
+        }
+    }
+}
+
+fn one(e: Event) -> Trace {
+    let info = TraceInfo { events: 1, iova_bits: 48, ..TraceInfo::default() };
+    Trace { events: vec![e], info, ..Trace::default() }
+}
+
+/// What is wrong with data is counted, under its name.
+#[test]
+fn contradictions_are_counted() {
+    let hw = config("hw-nested", &[]);
+    let map = |addr, size, out| {
+        let domain = DomainId(1);
+        Event { domain, addr, size, out, ..Event::new(Kind::Map) }
+    };
+    let count = |events: &[Event]| {
+        let trace = Trace { events: events.to_vec(), ..one(map(0, 0, 0)) };
+        replay(&hw, &trace, false, 4).counters.diagnostics
+    };
+    let unmap = |addr, size| Event { kind: Kind::Unmap, ..map(addr, size, 0) };
+    let dma = Event { requester: Requester(99), ..Event::new(Kind::Dma) };
+    assert_eq!(count(&[map(0, 4096, 0), map(0, 4096, 0)]).overlapping_maps, 0, "the same again");
+    assert_eq!(count(&[map(0, 8192, 0), map(4096, 4096, 0)]).overlapping_maps, 1);
+    assert_eq!(count(&[unmap(0, 4096)]).unmaps_of_unmapped, 1, "unknown domain");
+    assert_eq!(count(&[map(0, 4096, 0), unmap(4096, 4096)]).unmaps_of_unmapped, 1);
+    assert_eq!(count(&[map(0, 4096, 0), unmap(0, 0)]).unmaps_of_unmapped, 1, "nothing at all");
+    assert_eq!(count(&[dma]).unattributed, 1, "unknown device");
+    assert_eq!(count(&[Event { domain: DomainId::NONE, ..map(0, 4096, 0) }]).unattributed, 1);
+    assert_eq!(count(&[map(1 << 48, 4096, 0)]).beyond_width, 1);
+    assert_eq!(count(&[map((1 << 48) - 4096, 8192, 0)]).beyond_width, 1);
+    assert_eq!(count(&[map(4096, u64::MAX / 2, 0)]).beyond_width, 1);
+    assert_eq!(count(&[map(u64::MAX - 4095, 4096, 0)]).beyond_width, 1);
+    assert_eq!(count(&[map(0, 8192, u64::MAX - 4095)]).beyond_width, 1, "GPA wraps");
+}
+
+/// An address beyond 57 bits is not taken for the page whose low bits it has.
+#[test]
+fn addresses_beyond_every_table_fault() {
+    let map = Event {
+        domain: DomainId(1),
+        addr: 0x1000,
+        size: 4096,
+        out: 0x5000,
+        ..Event::new(Kind::Map)
+    };
+    let dma =
+        |addr| Event { kind: Kind::Dma, requester: Requester(8), flags: Flags::READ, addr, ..map };
+    let events = vec![map, dma(0x1000), dma((1 << 57) + 0x1000), dma(1 << 63 | 0x1000)];
+    let trace = Trace { events, ..one(map) };
+    for preset in ["hw-nested", "sw-nested-map", "sw-nested-invalidate", "qemu-vtd-7.2"] {
+        let (result, verify) = verified(&config(preset, &[]), &trace);
+        assert_eq!(result.counters.dma.faults, 2, "{preset}");
+        assert!(verify.passed(), "{preset}: {verify:#?}");
+    }
+}
