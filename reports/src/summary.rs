@@ -207,8 +207,9 @@ fn walks(runs: &[Named<'_>]) -> String {
     };
     if let (Some(hw), Some(sw)) = (of(Nesting::Hardware), of(Nesting::Software)) {
         text.push_str(&format!(
-            " Per miss, hardware nesting reads {} entries, because it walks two tables, and \
-             software nesting {}, because it walks one, the shadow.",
+            " Per miss, hardware nesting, which walks two tables, reads {} entries and software \
+             nesting, which walks one, the shadow, {}; the walk caches of each configuration \
+             save the rest.",
             span(hw),
             span(sw)
         ));

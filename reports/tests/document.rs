@@ -140,9 +140,9 @@ fn other_files_get_their_own_messages() {
     let m = message("{\"schema\": \"ioasim.result/2\"}");
     assert!(m.contains("newer") && m.contains("update ioasim"), "{m}");
     let mut value = serde_json::to_value(fixture::document()).unwrap();
-    value["runs"][2]["counters"]["walk"].as_object_mut().unwrap().remove("walks");
+    value["runs"][2]["counters"].as_object_mut().unwrap().remove("walk");
     let m = message(&value.to_string());
-    assert!(m.contains("missing field `walks`"), "{m}");
+    assert!(m.contains("missing field `walk`"), "{m}");
 }
 
 #[test]

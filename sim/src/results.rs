@@ -27,7 +27,6 @@ pub struct RunResult {
 
 /// What of a run's input was recorded, simulated or assumed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
 pub struct RunProvenance {
     /// `recorded`, or the configured layout (`identity`, `2m`, ...).
     pub parent_layout: String,
@@ -46,7 +45,6 @@ pub struct RunProvenance {
 
 /// Totals of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
 pub struct Counters {
     /// Device accesses.
     pub dma: DmaCounters,
@@ -254,7 +252,6 @@ pub struct DeviceCounters {
 /// Counts per interval. All vectors have the same length; interval `i` is
 /// `[i * interval_ns, (i+1) * interval_ns)` of trace time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
 pub struct Series {
     /// Length of an interval in ns.
     pub interval_ns: u64,
@@ -274,7 +271,6 @@ pub struct Series {
 
 /// Outcome of `--verify`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
 pub struct Verify {
     /// Translations whose output was compared with the recording.
     pub translations: u64,

@@ -1,8 +1,9 @@
 //! What is recorded, what is simulated and what is assumed, in sentences.
 
+use ioasim_sim::results::RunResult;
 use serde::Serialize;
 
-use crate::config;
+use crate::config::{self, Nesting};
 use crate::document::Document;
 use crate::format::{clean, list, thousands};
 use crate::summary::Named;
@@ -134,16 +135,16 @@ fn assumed(document: &Document, runs: &[Named<'_>]) -> Vec<String> {
             false => out.push(format!("{text}, in {}.", list(names))),
         }
     }
-    let mut changed: Vec<((u64, u64), Vec<&str>)> = Vec::new();
+    let mut changed: Vec<((u64, u64, &str), Vec<&str>)> = Vec::new();
     for r in runs {
         let p = &r.run.provenance;
-        let key = (p.invalidations_added, p.invalidations_left_out);
+        let key = (p.invalidations_added, p.invalidations_left_out, reason(r.run));
         match changed.iter_mut().find(|(k, _)| *k == key) {
             Some((_, names)) => names.push(&r.name),
             None => changed.push((key, vec![&r.name])),
         }
     }
-    for ((added, left_out), names) in changed {
+    for ((added, left_out, why), names) in changed {
         let what = match (added, left_out) {
             (0, 0) => continue,
             (n, 0) => format!("{} invalidations were added", thousands(n)),
@@ -154,14 +155,24 @@ fn assumed(document: &Document, runs: &[Named<'_>]) -> Vec<String> {
                 thousands(l)
             ),
         };
-        out.push(format!(
-            "In {}, {what}, because the guest there runs under another caching mode than the \
-             recorded one.",
-            list(&names)
-        ));
+        out.push(format!("In {}, {what}: {why}.", list(&names)));
     }
     if out.is_empty() {
         out.push("Nothing beyond the configurations themselves.".into());
     }
     out
+}
+
+/// Why a run's invalidations differ from the recorded ones.
+fn reason(run: &RunResult) -> &'static str {
+    if config::nesting(run) == Nesting::None {
+        "without a vIOMMU the guest sends none"
+    } else if run.config["sync"]["policy"] == "map-unmap"
+        && config::nesting(run) == Nesting::Software
+    {
+        "the guest announces changes by map and unmap calls instead"
+    } else {
+        "the guest there runs under another caching mode than the recorded one, or the recording \
+         does not show what it sent"
+    }
 }
