@@ -1,6 +1,6 @@
 //! One timed pass over the Zipf trace, for `vs_libcachesim.py`.
 //!
-//!     replay_speed [engine|cache] [ENTRIES] [WAYS] [POLICY] [PRESET]
+//!     replay_speed [engine|cache] [ENTRIES] [WAYS] [PRESET] [KEY=VALUE]...
 //!
 //! Prints `NAME SECONDS REQUESTS MISSES` after preparing everything (trace in
 //! memory, pages mapped) outside the measured time. The seconds are the
@@ -25,7 +25,7 @@ fn main() {
     let ways = number(2, &entries.to_string());
     let (seconds, misses) = match mode.as_str() {
         "cache" => cache(entries as usize, ways as usize),
-        "engine" => engine(entries, ways, &arg(3, "lru"), &arg(4, "hw-nested")),
+        "engine" => engine(entries, ways, &arg(3, "hw-nested"), args.get(4..).unwrap_or(&[])),
         other => panic!("{other}: engine or cache"),
     };
     println!("{mode} {seconds:.6} {REQUESTS} {misses}");
@@ -41,22 +41,17 @@ fn cache(entries: usize, ways: usize) -> (f64, u64) {
         let key = Key::new(Tag(0), PageSize::Size4K, page << 12);
         if cache.get(key).is_none() {
             misses += 1;
-            cache.insert(key, *page);
+            cache.insert_absent(key, *page);
         }
     }
     (common::cpu_seconds() - start, misses)
 }
 
 /// The whole functional replay.
-fn engine(entries: u64, ways: u64, policy: &str, preset: &str) -> (f64, u64) {
-    let config = common::config(
-        preset,
-        &[
-            &format!("iotlb.entries={entries}"),
-            &format!("iotlb.ways={ways}"),
-            &format!("iotlb.replacement={policy}"),
-        ],
-    );
+fn engine(entries: u64, ways: u64, preset: &str, settings: &[String]) -> (f64, u64) {
+    let shape = [format!("iotlb.entries={entries}"), format!("iotlb.ways={ways}")];
+    let settings: Vec<&str> = shape.iter().chain(settings).map(String::as_str).collect();
+    let config = common::config(preset, &settings);
     let chunks = common::accesses(Zipf::new(SEED), REQUESTS);
     let replay = common::prepared(&config, REQUESTS);
     let start = common::cpu_seconds();

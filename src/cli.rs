@@ -15,11 +15,11 @@ use clap_complete::Shell;
 #[command(name = "ioasim", version = crate::document::VERSION, max_term_width = 100)]
 #[command(after_help = "\
 Examples:
-  ioasim compare                                     the embedded sample, five presets
+  ioasim compare                           the embedded sample, five presets
   ioasim trace import qemu.log.zst --guest-ftrace trace.txt -o t.parquet
   ioasim compare t.parquet -c hw-nested -c my.toml -o report
   ioasim replay t.parquet -c qemu-vtd-7.2 --verify
-  ioasim preset show hw-nested > my.toml             start of an own configuration")]
+  ioasim preset show hw-nested > my.toml   start of an own configuration")]
 pub struct Cli {
     /// No progress on stderr.
     #[arg(long, short, global = true)]
