@@ -230,23 +230,15 @@ impl Shadow {
         }
     }
 
-    /// Removes every guest entry that overlaps the span, each as a whole, as
-    /// `iova_tree_remove` does; the host sees one unmap of the span.
+    /// Removes what was seen inside the span; the host sees one unmap of it.
+    ///
+    /// Of a larger entry that reaches outside (split by the guest without an
+    /// unmap) the rest stays, in smaller entries, because it is still valid.
+    /// QEMU's `iova_tree_remove` forgets all of it while the host unmaps the
+    /// span only, and from then on its record and the shadow differ.
     fn drop_overlapping(&mut self, cx: &mut SyncContext<'_>, iova: u64, span: u64) {
-        let (mut start, mut end) = (iova, iova + span);
-        self.synced.visit(iova, iova + span, &mut |at, leaf| {
-            start = start.min(at);
-            end = end.max(at + leaf.size.bytes());
-            true
-        });
-        self.synced.unmap(start, end - start, &mut |_: u32, _: u64| 0);
-        self.remove(cx, start, end - start);
-        cx.counters.unmap_calls += 1;
-        cx.ops.push(ShadowOp::Unmap { iova, size: span });
-        if (start, end) != (iova, iova + span) {
-            // A larger entry went although only part of it was looked at.
-            self.lost = true;
-        }
+        self.synced.unmap(iova, span, &mut |_: u32, _: u64| 0);
+        self.unmap_call(cx, iova, span);
     }
 
     /// A captured map call: no look at the child's table.
@@ -318,7 +310,12 @@ impl Shadow {
             *next += 4096;
             *next
         });
-        cx.counters.unmapped += had.saturating_sub(self.table.leaves());
+        let left = self.table.leaves();
+        let c = &mut *cx.counters;
+        c.unmapped += had.saturating_sub(left);
+        // A larger leaf was split: its rest is written anew.
+        c.mapped += left.saturating_sub(had);
+        c.resident_entries_peak = c.resident_entries_peak.max(left);
     }
 
     /// Drops everything (the device left the address space, or the parent

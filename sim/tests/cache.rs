@@ -6,7 +6,7 @@ mod models;
 use std::collections::HashMap;
 
 use ioasim_sim::cache::replacement::{Clock, Fifo, Lru, Plru, Random, Replacement};
-use ioasim_sim::cache::{FlushWhenFull, Key, SetAssoc, Tag};
+use ioasim_sim::cache::{FlushWhenFull, Key, LruSets, SetAssoc, Tag};
 use ioasim_sim::events::PageSize;
 use models::{Model, Policy, QemuModel};
 use proptest::collection::vec;
@@ -136,6 +136,11 @@ proptest! {
     }
 
     #[test]
+    fn lru_sets(shape in shape(), ops in vec(op(), 1..400)) {
+        check_lru_sets(shape, &ops)?;
+    }
+
+    #[test]
     fn plru(shape in shape(), seed: u64, ops in vec(op(), 1..400)) {
         check::<Plru>(Policy::Plru, shape, seed, &ops)?;
     }
@@ -154,6 +159,44 @@ proptest! {
     fn random(shape in shape(), seed: u64, ops in vec(op(), 1..400)) {
         check::<Random>(Policy::Random, shape, seed, &ops)?;
     }
+}
+
+/// The walker's caches are LRU in another form.
+fn check_lru_sets((sets, ways): (usize, usize), ops: &[Op]) -> Result<(), TestCaseError> {
+    let mut cache = LruSets::<u64>::new(sets * ways, ways);
+    let mut model = Model::new(Policy::Lru, sets * ways, ways, 0);
+    for (i, op) in ops.iter().enumerate() {
+        match *op {
+            Op::Get(key) => prop_assert_eq!(cache.get(key), model.get(key), "{} {:?}", i, op),
+            Op::Insert(key, value) => {
+                let victim = cache.insert(key, value);
+                prop_assert_eq!(victim, model.insert(key, value), "{} {:?}", i, op);
+            }
+            Op::Remove(key) => {
+                let removed = cache.remove_if(|k| k == key);
+                prop_assert_eq!(removed, model.remove(key) as usize);
+            }
+            Op::RemoveRange(tag, start, end) => {
+                let removed = cache.remove_range(tag, start, end);
+                prop_assert_eq!(removed, model.remove_range(tag, start, end), "{} {:?}", i, op);
+            }
+            Op::RemoveTag(tag) => {
+                let removed = cache.remove_if(|k| k.tag() == tag);
+                prop_assert_eq!(removed, model.remove_if(|k| k.tag() == tag));
+            }
+        }
+        prop_assert_eq!((cache.len(), cache.is_empty()), (model.len(), model.len() == 0));
+        for size in PageSize::ALL {
+            let holds = model.keys().iter().any(|k| k.size() == size);
+            prop_assert_eq!(cache.holds(size), holds);
+        }
+    }
+    let mut contents = HashMap::new();
+    cache.for_each(|k, v| {
+        contents.insert(k, v);
+    });
+    prop_assert_eq!(contents, model.contents());
+    Ok(())
 }
 
 /// Operations on QEMU's IOTLB.

@@ -73,7 +73,7 @@ fn configs() -> Vec<Config> {
 enum Step {
     Map { domain: u32, page: u64, gpa_page: u64, pages: u64, perm: Perm },
     Unmap { domain: u32, page: u64, pages: u64 },
-    Dma { device: u32, page: u64, write: bool },
+    Dma { device: u32, page: u64, needed: Perm },
     ParentMap { frame: u64, frames: u64, host: u64, perm: Perm },
     ParentUnmap { frame: u64, frames: u64 },
     Invalidate { domain: u32, scope: Scope },
@@ -106,8 +106,11 @@ fn pages() -> impl Strategy<Value = u64> {
 }
 
 fn perm() -> impl Strategy<Value = Perm> {
-    proptest::sample::select(vec![Perm::READ, Perm::RW, Perm::RW, Perm::RW])
+    proptest::sample::select(vec![Perm::READ, Perm::WRITE, Perm::RW, Perm::RW, Perm::RW])
 }
+
+/// Directions of accesses; unknown ones need presence only.
+const NEEDED: [Perm; 5] = [Perm::READ, Perm::READ, Perm::WRITE, Perm::WRITE, Perm::NONE];
 
 fn step(parent: bool) -> impl Strategy<Value = Step> {
     let gpa = prop_oneof![
@@ -127,8 +130,8 @@ fn step(parent: bool) -> impl Strategy<Value = Step> {
         ),
         5 => (0..DOMAINS, page(), pages())
             .prop_map(|(domain, page, pages)| Step::Unmap { domain, page, pages }),
-        20 => (0..DEVICES, page(), any::<bool>())
-            .prop_map(|(device, page, write)| Step::Dma { device, page, write }),
+        20 => (0..DEVICES, page(), proptest::sample::select(NEEDED.to_vec()))
+            .prop_map(|(device, page, needed)| Step::Dma { device, page, needed }),
         1 => (0..DOMAINS, scope).prop_map(|(domain, scope)| Step::Invalidate { domain, scope }),
         1 => Just(Step::Marker),
         1 => Just(Step::Reset),
@@ -230,10 +233,10 @@ impl World {
                 self.child.retain(|(d, p), _| *d != domain || !(page..page + pages).contains(p));
                 self.changed(domain, page, pages);
             }
-            Step::Dma { device, page, write } => self.dma(device, page, write),
+            Step::Dma { device, page, needed } => self.dma(device, page, needed),
             Step::ParentMap { frame, frames, host, perm } => {
                 let frames = frames.min(FRAMES - 1 - frame);
-                let hpa = (host + 1) << 32 | frame * FRAME;
+                let hpa = ((host + 1) << 32) | (frame * FRAME);
                 let e = World::event(Kind::ParentMap, 0, frame * 512, frames * 512);
                 self.push(Event { out: hpa, flags: Flags(perm.0 as u32), ..e });
                 let parent = self.parent.as_mut().unwrap();
@@ -263,13 +266,14 @@ impl World {
             return None;
         }
         let Some(parent) = &self.parent else { return Some(gpa_page * PAGE_SIZE) };
-        let (host, perm) = *parent.get(&(gpa_page / 512))?;
-        perm.allows(needed).then_some(host * FRAME + gpa_page % 512 * PAGE_SIZE)
+        let (host, granted) = *parent.get(&(gpa_page / 512))?;
+        let perm = perm.and(granted);
+        (perm != Perm::NONE && perm.allows(needed))
+            .then_some(host * FRAME + gpa_page % 512 * PAGE_SIZE)
     }
 
-    fn dma(&mut self, device: u32, page: u64, write: bool) {
-        let (needed, direction) =
-            if write { (Perm::WRITE, Flags::WRITE) } else { (Perm::READ, Flags::READ) };
+    fn dma(&mut self, device: u32, page: u64, needed: Perm) {
+        let direction = Flags(needed.0 as u32);
         let out = self.translate(domain_of(device), page, needed);
         self.trace.dma += 1;
         self.trace.faults += out.is_none() as u64;
@@ -435,7 +439,7 @@ fn a_shadow_without_caching_mode_misses_pages() {
         .flat_map(|page| {
             let map =
                 Step::Map { domain: 0, page, gpa_page: 40 + 3 * page, pages: 1, perm: Perm::RW };
-            [map, Step::Dma { device: 0, page, write: true }]
+            [map, Step::Dma { device: 0, page, needed: Perm::WRITE }]
         })
         .collect();
     let trace = trace(&steps, Invalidations::Complete(Scope::Page), false);
@@ -448,9 +452,9 @@ fn a_shadow_without_caching_mode_misses_pages() {
     for preset in ["sw-nested-invalidate", "sw-nested-flush"] {
         assert_eq!(faults(preset, "on"), (0, true));
         for mode in ["as-recorded", "off"] {
-            let (faults, passed) = faults(preset, mode);
-            assert_eq!(faults, 20, "{preset} {mode}");
-            assert!(!passed, "the recording shows translations, the shadow has none");
+            // Faults, though legal ones: without the invalidation the old
+            // state (not present) may be used.
+            assert_eq!(faults(preset, mode), (20, true), "{preset} {mode}");
         }
     }
     // Every call captured: no invalidation needed.

@@ -113,6 +113,25 @@ fn bundle_fixture() {
 }
 
 #[test]
+fn bundle_concatenated() {
+    let texts = BUNDLE.map(|n| fixture(&format!("shadow-nvme-a.{n}")));
+    let (once, _) = import_bundle(&texts).unwrap();
+    let (twice, sink) = import_bundle(&texts.map(|t| t.repeat(2))).unwrap();
+    assert!(sink.events.windows(2).all(|w| w[0].time_ns <= w[1].time_ns));
+    for name in [
+        "shadow_hpa_checked",
+        "shadow_maps",
+        "shadow_operations_joined",
+        "guest_descriptors_joined",
+        "dma",
+    ] {
+        assert_eq!(twice.count(name), 2 * once.count(name), "{name}");
+    }
+    assert_eq!(twice.count("shadow_hpa_mismatches"), 0);
+    assert_eq!(twice.count("dma_without_mapping"), 0);
+}
+
+#[test]
 fn bundle_recording() {
     let Some(dir) = recordings() else { return };
     let texts = BUNDLE.map(|n| {

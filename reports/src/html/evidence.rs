@@ -135,7 +135,9 @@ fn assumed(document: &Document, runs: &[Named<'_>]) -> Vec<String> {
             false => out.push(format!("{text}, in {}.", list(names))),
         }
     }
-    let mut changed: Vec<((u64, u64, &str), Vec<&str>)> = Vec::new();
+    // Added, left out, and why.
+    type Change<'a> = (u64, u64, &'a str);
+    let mut changed: Vec<(Change<'_>, Vec<&str>)> = Vec::new();
     for r in runs {
         let p = &r.run.provenance;
         let key = (p.invalidations_added, p.invalidations_left_out, reason(r.run));

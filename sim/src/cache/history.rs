@@ -67,6 +67,19 @@ impl History {
         before
     }
 
+    /// Where the state of `key` is, if it has one.
+    #[inline]
+    pub fn place(&self, key: Key) -> Option<usize> {
+        let block = *self.blocks.get(&(key.bits() / BLOCK as u64))?;
+        Some(block as usize * BLOCK + key.bits() as usize % BLOCK)
+    }
+
+    /// The state at a place; 0 beyond the end.
+    #[inline]
+    pub fn at(&self, place: usize) -> u8 {
+        self.state.get(place).copied().unwrap_or(0)
+    }
+
     /// What is known of `key`, without a reference (for requests that fault).
     pub fn peek(&mut self, key: Key, needed: Perm) -> Seen {
         let epoch = self.tag_epoch(key.tag());

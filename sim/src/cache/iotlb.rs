@@ -54,10 +54,17 @@ impl PageRange {
 pub trait Store: Send {
     /// Looks up the page of `size` that holds `addr`.
     fn get(&mut self, key: Key) -> Option<Cached>;
+    /// Looks up without a trace.
+    fn peek(&self, key: Key) -> Option<Cached>;
     /// True if entries of this size are present.
     fn holds(&self, size: PageSize) -> bool;
     /// Inserts; returns how many entries were displaced.
     fn insert(&mut self, key: Key, value: Cached) -> usize;
+    /// Inserts a key that is not present; returns how many entries were
+    /// displaced.
+    fn insert_absent(&mut self, key: Key, value: Cached) -> usize {
+        self.insert(key, value)
+    }
     /// Invalidates pages of one tag; tells `removed` of what architecture did
     /// not ask for but the implementation drops all the same.
     fn invalidate(&mut self, tag: Tag, range: PageRange, removed: &mut dyn FnMut(Key)) -> usize;
@@ -96,6 +103,11 @@ impl<P: Replacement<Config = NoConfig>> Store for SetAssocStore<P> {
     }
 
     #[inline]
+    fn peek(&self, key: Key) -> Option<Cached> {
+        self.cache.peek(key)
+    }
+
+    #[inline]
     fn holds(&self, size: PageSize) -> bool {
         self.cache.holds(size)
     }
@@ -103,6 +115,11 @@ impl<P: Replacement<Config = NoConfig>> Store for SetAssocStore<P> {
     #[inline]
     fn insert(&mut self, key: Key, value: Cached) -> usize {
         self.cache.insert(key, value).evicted.is_some() as usize
+    }
+
+    #[inline]
+    fn insert_absent(&mut self, key: Key, value: Cached) -> usize {
+        self.cache.insert_absent(key, value).evicted.is_some() as usize
     }
 
     fn invalidate(&mut self, tag: Tag, range: PageRange, _: &mut dyn FnMut(Key)) -> usize {
@@ -144,6 +161,11 @@ impl FlushWhenFullStore {
 impl Store for FlushWhenFullStore {
     #[inline]
     fn get(&mut self, key: Key) -> Option<Cached> {
+        self.cache.get(key)
+    }
+
+    #[inline]
+    fn peek(&self, key: Key) -> Option<Cached> {
         self.cache.get(key)
     }
 
@@ -230,6 +252,8 @@ pub struct Iotlb<S> {
     reference: Option<S>,
     /// What the last look-up needed.
     needed: Perm,
+    /// The last look-up found an entry without the rights.
+    denied: bool,
     /// Entries displaced.
     pub evictions: u64,
     /// Entries removed by invalidations.
@@ -245,6 +269,7 @@ impl<S: Store> Iotlb<S> {
             history: History::default(),
             reference,
             needed: Perm::NONE,
+            denied: false,
             evictions: 0,
             invalidated: 0,
         }
@@ -255,6 +280,7 @@ impl<S: Store> Iotlb<S> {
     #[inline]
     pub fn lookup(&mut self, tag: Tag, addr: u64, needed: Perm) -> Option<u64> {
         self.needed = needed;
+        self.denied = false;
         if addr >> ADDRESS_BITS != 0 {
             return None;
         }
@@ -263,9 +289,11 @@ impl<S: Store> Iotlb<S> {
                 continue;
             }
             let key = Key::new(tag, size, addr);
-            if let Some(entry) = self.store.get(key)
-                && entry.perm().allows(needed)
-            {
+            if let Some(entry) = self.store.get(key) {
+                if !entry.perm().allows(needed) {
+                    self.denied = true;
+                    continue;
+                }
                 if let Some(reference) = &mut self.reference
                     && reference.get(key).is_none()
                 {
@@ -293,7 +321,12 @@ impl<S: Store> Iotlb<S> {
         if let Some(reference) = &mut self.reference {
             reference.insert(key, value);
         }
-        self.evictions += self.store.insert(key, value) as u64;
+        let displaced = if self.denied {
+            self.store.insert(key, value)
+        } else {
+            self.store.insert_absent(key, value)
+        };
+        self.evictions += displaced as u64;
         cause
     }
 
@@ -311,6 +344,24 @@ impl<S: Store> Iotlb<S> {
             Seen::Invalidated => MissCause::Invalidation,
             Seen::Held => MissCause::Capacity,
         }
+    }
+
+    /// True if a page is present, without a trace.
+    #[inline]
+    pub(crate) fn holds(&self, key: Key) -> bool {
+        self.store.peek(key).is_some()
+    }
+
+    /// Where the history of a page is, if there is one.
+    #[inline]
+    pub(crate) fn history_place(&self, key: Key) -> Option<usize> {
+        self.history.place(key)
+    }
+
+    /// The history at a place.
+    #[inline]
+    pub(crate) fn history_at(&self, place: usize) -> u8 {
+        self.history.at(place)
     }
 
     /// Page-selective invalidation; returns how many entries went.

@@ -6,6 +6,7 @@ mod history;
 mod index;
 mod iotlb;
 mod low8;
+mod lru_sets;
 mod set_assoc;
 
 pub mod replacement;
@@ -13,6 +14,7 @@ pub mod replacement;
 pub use history::{History, Seen};
 pub use iotlb::{Cached, FlushWhenFullStore, Iotlb, MissCause, PageRange, SetAssocStore, Store};
 pub use low8::FlushWhenFull;
+pub use lru_sets::LruSets;
 pub use set_assoc::{Fill, SetAssoc};
 
 use crate::events::PageSize;

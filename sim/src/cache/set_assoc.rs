@@ -42,7 +42,7 @@ impl<P: Replacement, V: Copy + Default> SetAssoc<P, V> {
     /// A cache of `entries` in sets of `ways`; `ways` divides `entries`, both
     /// are at least 1 (the configuration is checked before).
     pub fn new(entries: usize, ways: usize, config: &P::Config, seed: u64) -> Self {
-        assert!(ways >= 1 && entries >= ways && entries % ways == 0, "{entries} / {ways}");
+        assert!(ways >= 1 && entries >= ways && entries.is_multiple_of(ways), "{entries} / {ways}");
         let shape = Shape { sets: entries / ways, ways };
         let mut cache = SetAssoc {
             shape,
@@ -94,7 +94,7 @@ impl<P: Replacement, V: Copy + Default> SetAssoc<P, V> {
     #[inline]
     fn find(&self, key: Key) -> Option<usize> {
         match &self.index {
-            Some(index) => index.get(key),
+            Some(index) => index.get(key, &self.keys),
             None => {
                 let at = self.set_of(key) * self.shape.ways;
                 let set = &self.keys[at..at + self.shape.ways];
@@ -126,13 +126,20 @@ impl<P: Replacement, V: Copy + Default> SetAssoc<P, V> {
             self.policy.hit(set, slot - set * self.shape.ways);
             return Fill { evicted: None };
         }
+        self.insert_absent(key, value)
+    }
+
+    /// Inserts `key`, which is not present: saves the search.
+    #[inline]
+    pub fn insert_absent(&mut self, key: Key, value: V) -> Fill {
+        debug_assert!(self.find(key).is_none());
         let set = self.set_of(key);
         let (slot, evicted) = match self.free_head[set] {
             NONE => {
                 let slot = set * self.shape.ways + self.policy.victim(set);
                 let old = self.keys[slot];
                 if let Some(index) = &mut self.index {
-                    index.remove(old);
+                    index.remove(old, slot);
                 }
                 self.by_size[old.size() as usize] -= 1;
                 (slot, Some(old))
@@ -167,7 +174,7 @@ impl<P: Replacement, V: Copy + Default> SetAssoc<P, V> {
     fn remove_slot(&mut self, slot: usize) {
         let key = std::mem::replace(&mut self.keys[slot], Key::FREE);
         if let Some(index) = &mut self.index {
-            index.remove(key);
+            index.remove(key, slot);
         }
         self.by_size[key.size() as usize] -= 1;
         self.len -= 1;

@@ -102,7 +102,7 @@ impl Config {
             ("entries", entries, limit)
         } else if ways == 0 || (entries > 0 && ways > entries) {
             ("ways", ways, format!("1 to {} ways (entries = fully associative)", entries.max(1)))
-        } else if entries > 0 && entries % ways != 0 {
+        } else if entries > 0 && !entries.is_multiple_of(ways) {
             ("ways", ways, format!("it must divide the {entries} entries into equal sets"))
         } else {
             return Ok(());

@@ -5,7 +5,7 @@ use super::engine::Engine;
 use super::spaces::{PARENT_SPACE, SpaceId};
 use crate::cache::{PageRange, Store, Tag};
 use crate::config::{CachingModeConfig, Nesting};
-use crate::events::{DomainId, Event, Flags, Kind, PageSize, Perm, Scope};
+use crate::events::{DomainId, Event, Flags, Kind, PAGE_MASK, PAGE_SIZE, PageSize, Perm, Scope};
 use crate::results::ShadowCounters;
 use crate::shadow::{ShadowOp, SyncContext};
 use crate::sync;
@@ -35,28 +35,8 @@ impl<S: Store> Engine<S> {
                     self.hardware_invalidate(e);
                 }
             }
-            Kind::ParentMap => {
-                self.counters.parent.maps += 1;
-                let perm = or_rw(e.flags.perm());
-                if self.parent.map(e.addr, e.out, e.size, perm).is_err() {
-                    self.counters.diagnostics.beyond_width += 1;
-                }
-                self.parent_changed(e.addr, e.size, number);
-                if let Some(v) = &mut self.verifier {
-                    v.parent_map(e.addr, e.out, e.size);
-                }
-            }
-            Kind::ParentUnmap => {
-                self.counters.parent.unmaps += 1;
-                if self.parent.unmap(e.addr, e.size) == 0 {
-                    self.counters.diagnostics.unmaps_of_unmapped += 1;
-                }
-                self.parent_changed(e.addr, e.size, number);
-                if let Some(v) = &mut self.verifier {
-                    let hosts = v.parent_unmap(e.addr, e.size);
-                    v.nothing_leads_into(number, &hosts, &self.iotlb, &self.caches, &self.spaces);
-                }
-            }
+            Kind::ParentMap => self.parent_map(e, number),
+            Kind::ParentUnmap => self.parent_unmap(e, number),
             Kind::Attach => {
                 let space = self.spaces.of_domain(e.domain, &mut self.parent).map_err(limit)?;
                 self.spaces.attach(e.requester, e.pasid, space);
@@ -86,30 +66,33 @@ impl<S: Store> Engine<S> {
             self.counters.diagnostics.unattributed += 1;
             return Ok(());
         }
+        if e.size == 0 {
+            return Ok(());
+        }
         let limit = |_| ReplayError::TooManyTags { event: number, limit: Tag::LIMIT };
         let id = self.spaces.of_domain(e.domain, &mut self.parent).map_err(limit)?;
-        self.parent.ensure(e.out, e.size);
         let perm = or_rw(e.flags.perm());
         let space = self.spaces.get_mut(id);
         let child = space.child.as_mut().expect("only the parent's space has no child");
+        let Some((iova, gpa, len)) = whole_pages(e).filter(|(a, _, n)| child.covers(a + n - 1))
+        else {
+            self.counters.diagnostics.beyond_width += 1;
+            return Ok(());
+        };
+        self.parent.ensure(gpa, len);
         let parent = &mut self.parent;
         let mut place = |_: u32, _: u64| parent.take_table_page();
-        let mapped = child.map(e.addr, e.out, e.size, perm, PageSize::Size1G, &mut place);
-        match mapped {
-            Ok(outcome) if outcome.replaced > 0 => self.counters.diagnostics.overlapping_maps += 1,
-            Ok(_) => {}
-            Err(_) => {
-                self.counters.diagnostics.beyond_width += 1;
-                return Ok(());
-            }
+        let mapped = child.map(iova, gpa, len, perm, PageSize::Size1G, &mut place);
+        if mapped.is_ok_and(|outcome| outcome.replaced > 0) {
+            self.counters.diagnostics.overlapping_maps += 1;
         }
         if let Some(v) = &mut self.verifier {
-            v.child_map(id, e.addr, e.out, e.size, perm);
+            v.child_map(id, iova, gpa, len, perm);
         }
-        let range = sync::Range { start: e.addr, end: e.addr + e.size };
+        let range = sync::Range { start: iova, end: iova + len };
         if self.config.nesting == Nesting::Software {
             let trapped = self.with_shadow(id, number, |policy, shadow, cx| {
-                policy.map_call(shadow, cx, range, e.out, perm)
+                policy.map_call(shadow, cx, range, gpa, perm)
             });
             if trapped {
                 self.counters.guest.traps += 1;
@@ -125,6 +108,38 @@ impl<S: Store> Engine<S> {
             }
         }
         Ok(())
+    }
+
+    fn parent_map(&mut self, e: &Event, number: u64) {
+        self.counters.parent.maps += 1;
+        if e.size == 0 {
+            return;
+        }
+        let perm = or_rw(e.flags.perm());
+        let mapped = whole_pages(e)
+            .filter(|(gpa, hpa, len)| self.parent.map(*gpa, *hpa, *len, perm).is_ok());
+        let Some((gpa, hpa, len)) = mapped else {
+            self.counters.diagnostics.beyond_width += 1;
+            return;
+        };
+        self.parent_changed(gpa, len, number);
+        if let Some(v) = &mut self.verifier
+            && self.parent.table().is_some()
+        {
+            v.parent_map(gpa, hpa, len);
+        }
+    }
+
+    fn parent_unmap(&mut self, e: &Event, number: u64) {
+        self.counters.parent.unmaps += 1;
+        if self.parent.unmap(e.addr, e.size) == 0 {
+            self.counters.diagnostics.unmaps_of_unmapped += 1;
+        }
+        self.parent_changed(e.addr, e.size, number);
+        if let Some(v) = &mut self.verifier {
+            let hosts = v.parent_unmap(e.addr, e.size);
+            v.nothing_leads_into(number, &hosts, &self.iotlb, &self.caches, &self.spaces);
+        }
     }
 
     fn guest_unmap(&mut self, e: &Event, number: u64) {
@@ -313,8 +328,14 @@ impl<S: Store> Engine<S> {
                 self.drop_space(id);
             }
             let space = self.spaces.get_mut(id);
+            // Calls that found no memory behind their GPAs left nothing in
+            // the shadow, but the VMM knows them.
+            let calls = match &space.child {
+                Some(child) if !self.policy.wants_invalidations() => child.leaves(),
+                _ => 0,
+            };
             if let Some(shadow) = &mut space.shadow
-                && shadow.table().leaves() + shadow.synced().leaves() > 0
+                && shadow.table().leaves() + shadow.synced().leaves() + calls > 0
             {
                 self.counters.parent.shadow_entries_dropped += shadow.clear();
                 self.resync(id);
@@ -388,6 +409,15 @@ impl<S: Store> Engine<S> {
         self.counters.guest.traps += 1;
         self.sync(id, Some(sync::Range { start, end }), number);
     }
+}
+
+/// Input address, output address and length of a mapping, rounded outwards to
+/// whole pages; `None` if one of the ranges passes the end of 64 bits.
+fn whole_pages(e: &Event) -> Option<(u64, u64, u64)> {
+    let end = e.addr.checked_add(e.size)?.checked_next_multiple_of(PAGE_SIZE)?;
+    let (addr, out) = (e.addr & !PAGE_MASK, e.out & !PAGE_MASK);
+    out.checked_add(end - addr)?;
+    Some((addr, out, end - addr))
 }
 
 /// Recordings without rights mean "both".

@@ -3,6 +3,7 @@
 use super::inject::PendingNotify;
 use super::series::SeriesBuilder;
 use super::spaces::{PARENT_SPACE, Route, Spaces};
+use super::warm::GROUP;
 use super::{ReplayError, Run};
 use crate::cache::{Cached, Iotlb, MissCause, Store, Tag};
 use crate::config::{Config, Nesting};
@@ -77,6 +78,15 @@ impl<S: Store> Engine<S> {
         }
     }
 
+    /// Closes the intervals of the series that end before `time`.
+    #[inline]
+    fn roll_series(&mut self, time: u64) {
+        if time >= self.series.next_ns() {
+            self.counters.iotlb.lookups = self.counters.iotlb.hits + self.counters.iotlb.misses;
+            self.series.roll(time, &self.counters);
+        }
+    }
+
     #[inline]
     fn dma(&mut self, chunk: &Chunk, i: usize) -> Result<(), ReplayError> {
         let event = chunk.first + i as u64;
@@ -84,7 +94,8 @@ impl<S: Store> Engine<S> {
         let iova = chunk.addr[i] as u64;
         let needed = flags.perm();
         self.counters.dma.requests += 1;
-        self.counters.dma.bytes += chunk.size[i] as u64;
+        let bytes = &mut self.counters.dma.bytes;
+        *bytes = bytes.saturating_add(chunk.size[i] as u64);
         let route = self
             .spaces
             .route(
@@ -213,20 +224,30 @@ impl<S: Store> Engine<S> {
 
 impl<S: Store> Run for Engine<S> {
     fn run(&mut self, chunk: &Chunk) -> Result<(), ReplayError> {
-        for i in 0..chunk.len() {
-            let time = chunk.time_ns[i] as u64;
-            if time >= self.series.next_ns() {
-                self.counters.iotlb.lookups = self.counters.iotlb.hits + self.counters.iotlb.misses;
-                self.series.roll(time, &self.counters);
+        let warm = self.has_large_tables();
+        let mut at = 0;
+        while at < chunk.len() {
+            let limit = chunk.len().min(at + GROUP);
+            let is_dma = |kind: &i32| *kind == Kind::Dma as i32;
+            let requests = chunk.kind[at..limit].iter().take_while(|k| is_dma(k)).count();
+            if requests == 0 {
+                self.roll_series(chunk.time_ns[at] as u64);
+                self.apply(&chunk.event(at), chunk.first + at as u64)?;
+                at += 1;
+                continue;
             }
-            if chunk.kind[i] == Kind::Dma as i32 {
-                if !self.pending.is_empty() {
-                    self.flush_pending(chunk.first + i as u64);
-                }
+            if !self.pending.is_empty() {
+                self.flush_pending(chunk.first + at as u64);
+            }
+            let group = at..at + requests;
+            if warm {
+                self.warm_up(chunk, group.clone());
+            }
+            for i in group {
+                self.roll_series(chunk.time_ns[i] as u64);
                 self.dma(chunk, i)?;
-            } else {
-                self.apply(&chunk.event(i), chunk.first + i as u64)?;
             }
+            at += requests;
         }
         Ok(())
     }

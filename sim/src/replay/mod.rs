@@ -5,6 +5,7 @@ mod engine;
 mod inject;
 mod series;
 pub(crate) mod spaces;
+mod warm;
 
 use crate::cache::replacement::{Clock, Fifo, Lru, Plru, Random};
 use crate::cache::{FlushWhenFullStore, SetAssocStore};

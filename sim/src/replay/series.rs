@@ -6,6 +6,8 @@ use crate::results::{Counters, Series};
 pub(super) struct SeriesBuilder {
     interval_ns: u64,
     next_ns: u64,
+    /// Most intervals; the last takes what is later than the trace's end.
+    intervals: u64,
     last: [u64; 6],
     series: Series,
 }
@@ -16,7 +18,8 @@ impl SeriesBuilder {
         let interval_ns = (end_ns / intervals + 1).max(1);
         SeriesBuilder {
             interval_ns,
-            next_ns: interval_ns,
+            next_ns: if intervals > 1 { interval_ns } else { u64::MAX },
+            intervals,
             last: [0; 6],
             series: Series { interval_ns, ..Series::default() },
         }
@@ -30,9 +33,10 @@ impl SeriesBuilder {
 
     /// Closes intervals up to `time_ns`.
     pub fn roll(&mut self, time_ns: u64, totals: &Counters) {
-        while time_ns >= self.next_ns {
+        while time_ns >= self.next_ns && self.next_ns != u64::MAX {
             self.push(totals);
-            self.next_ns += self.interval_ns;
+            let last = self.series.requests.len() as u64 + 1 == self.intervals;
+            self.next_ns = if last { u64::MAX } else { self.next_ns + self.interval_ns };
         }
     }
 

@@ -159,6 +159,24 @@ impl Spaces {
         found
     }
 
+    #[inline]
+    fn memo_of(source: Source) -> usize {
+        let Source { requester, pasid, domain } = source;
+        (requester.0.wrapping_mul(7) ^ domain.0 ^ pasid.0.wrapping_mul(31)) as usize % MEMO
+    }
+
+    /// Where such a request went lately.
+    #[inline]
+    pub fn known_route(
+        &self,
+        requester: Requester,
+        pasid: Pasid,
+        domain: DomainId,
+    ) -> Option<Route> {
+        let source = Source { requester, pasid, domain };
+        self.memo[Self::memo_of(source)].filter(|(known, _)| *known == source).map(|(_, r)| r)
+    }
+
     /// Where a request goes: the recorded domain if there is one, else where
     /// the device is attached. `None` if neither is known.
     #[inline]
@@ -170,8 +188,7 @@ impl Spaces {
         parent: &mut Parent,
     ) -> Result<Option<Route>, TooManyTags> {
         let source = Source { requester, pasid, domain };
-        let at =
-            (requester.0.wrapping_mul(7) ^ domain.0 ^ pasid.0.wrapping_mul(31)) as usize % MEMO;
+        let at = Self::memo_of(source);
         if let Some((known, route)) = &self.memo[at]
             && *known == source
         {

@@ -228,6 +228,25 @@ impl RadixTable {
         Lowest::Node(node)
     }
 
+    /// Where the walk for `addr` ends: place of the entry for [`RadixTable::slot`].
+    #[inline]
+    pub(crate) fn last_slot(&self, addr: u64) -> usize {
+        let mut at = index(self.levels - 1, addr);
+        for level in (0..self.levels - 1).rev() {
+            match self.entries[at].node() {
+                Some(node) => at = node.0 as usize * FANOUT + index(level, addr),
+                None => break,
+            }
+        }
+        at
+    }
+
+    /// The entry at a place.
+    #[inline]
+    pub(crate) fn slot(&self, at: usize) -> Entry {
+        self.entries[at]
+    }
+
     /// True if any leaf lies in `[start, end)`. Needs [`Prune::Empty`] to be
     /// fast: then every node below a pointer holds a leaf.
     pub fn any_in(&self, start: u64, end: u64) -> bool {

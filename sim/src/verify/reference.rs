@@ -106,7 +106,8 @@ impl Reference {
         }
         let gpa = gpa | (iova & (PAGE_SIZE - 1));
         let leaf = parent.lookup(gpa)?;
-        leaf.perm.allows(needed).then(|| leaf.translate(gpa))
+        let granted = leaf.perm.allows(needed) && leaf.perm.and(perm) != Perm::NONE;
+        granted.then(|| leaf.translate(gpa))
     }
 
     /// The result of a fresh walk of all levels.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::cache::replacement::Lru;
-use crate::cache::{Cached, Key, SetAssoc, Tag};
+use crate::cache::{Cached, Key, LruSets, SetAssoc, Tag};
 use crate::events::PageSize;
 use crate::table::{Leaf, NodeId, NodeRef, RadixTable, entry_span};
 
@@ -21,8 +21,72 @@ impl WalkCacheConfig {
     /// No cache.
     pub const NONE: WalkCacheConfig = WalkCacheConfig { entries: 0, ways: 1 };
 
-    fn build<V: Copy + Default>(&self) -> Option<SetAssoc<Lru, V>> {
-        (self.entries > 0).then(|| SetAssoc::new(self.entries as usize, self.ways as usize, &(), 0))
+    fn build<V: Copy + Default>(&self) -> Option<WalkCache<V>> {
+        let (entries, ways) = (self.entries as usize, self.ways as usize);
+        (entries > 0).then(|| {
+            if ways <= FEW_WAYS {
+                WalkCache::Few(LruSets::new(entries, ways))
+            } else {
+                WalkCache::Many(SetAssoc::new(entries, ways, &(), 0))
+            }
+        })
+    }
+}
+
+/// Up to this many ways a set is kept in order of references.
+const FEW_WAYS: usize = 16;
+
+/// One LRU cache, in the form that suits its associativity.
+#[derive(Clone, Debug)]
+enum WalkCache<V> {
+    Few(LruSets<V>),
+    Many(SetAssoc<Lru, V>),
+}
+
+impl<V: Copy + Default> WalkCache<V> {
+    #[inline]
+    fn holds(&self, size: PageSize) -> bool {
+        match self {
+            WalkCache::Few(c) => c.holds(size),
+            WalkCache::Many(c) => c.holds(size),
+        }
+    }
+
+    #[inline]
+    fn get(&mut self, key: Key) -> Option<V> {
+        match self {
+            WalkCache::Few(c) => c.get(key),
+            WalkCache::Many(c) => c.get(key),
+        }
+    }
+
+    #[inline]
+    fn insert(&mut self, key: Key, value: V) {
+        match self {
+            WalkCache::Few(c) => _ = c.insert(key, value),
+            WalkCache::Many(c) => _ = c.insert(key, value),
+        }
+    }
+
+    fn remove_range(&mut self, tag: Tag, start: u64, end: u64) {
+        match self {
+            WalkCache::Few(c) => c.remove_range(tag, start, end),
+            WalkCache::Many(c) => c.remove_range(tag, start, end),
+        };
+    }
+
+    fn remove_if(&mut self, f: impl Fn(Key) -> bool) {
+        match self {
+            WalkCache::Few(c) => c.remove_if(f),
+            WalkCache::Many(c) => c.remove_if(f),
+        };
+    }
+
+    fn for_each(&self, f: impl FnMut(Key, V)) {
+        match self {
+            WalkCache::Few(c) => c.for_each(f),
+            WalkCache::Many(c) => c.for_each(f),
+        }
     }
 }
 
@@ -31,7 +95,7 @@ const LEVELS: usize = 4;
 /// Stage 2 is one table.
 const PARENT: Tag = Tag(0);
 
-type PointerCache = Option<SetAssoc<Lru, NodeRef>>;
+type PointerCache = Option<WalkCache<NodeRef>>;
 
 /// All caches that shorten walks. LRU, as no vendor discloses the policy.
 #[derive(Clone, Debug)]
@@ -39,7 +103,7 @@ pub struct WalkCaches {
     /// By level of the entry, 1 to 4 at index 0 to 3.
     stage1: [PointerCache; LEVELS],
     stage2: [PointerCache; LEVELS],
-    nested: Option<SetAssoc<Lru, Cached>>,
+    nested: Option<WalkCache<Cached>>,
     /// No cache at all: walks skip the look-ups.
     any: bool,
 }
@@ -82,6 +146,7 @@ impl WalkCaches {
     ) -> Option<(NodeId, u32)> {
         for level in 1..table.levels() {
             if let Some(cache) = &mut caches[level as usize - 1]
+                && cache.holds(PageSize::Size4K)
                 && let Some(pointer) = cache.get(pointer_key(tag, level, addr))
                 && let Some(node) = table.resolve(pointer)
             {

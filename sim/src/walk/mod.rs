@@ -95,14 +95,12 @@ impl Stages<'_> {
         };
         let gpa = leaf.map_or(addr, |l| l.translate(addr));
         let last = self.walk_parent(gpa, caches, seen).ok_or(Fault::Parent { gpa })?;
-        if !last.perm.allows(needed) {
+        let perm = leaf.map_or(last.perm, |l| l.perm.and(last.perm));
+        if !last.perm.allows(needed) || perm == Perm::NONE {
             return Err(Fault::Parent { gpa });
         }
-        Ok(Translation {
-            out: last.translate(gpa),
-            size: leaf.map_or(last.size, |l| l.size.min(last.size)),
-            perm: leaf.map_or(last.perm, |l| l.perm.and(last.perm)),
-        })
+        let size = leaf.map_or(last.size, |l| l.size.min(last.size));
+        Ok(Translation { out: last.translate(gpa), size, perm })
     }
 
     #[inline]

@@ -13,13 +13,11 @@
 //! * `ADJACENCY`: the domain of the nearest evidenced neighbour of the same
 //!   task, a guess that is marked in the event.
 
-use std::collections::VecDeque;
-
 use super::emit::page_span;
 use super::join::Join;
 use super::joined::Joined;
 use super::lines::{EventSink, LineSource};
-use super::window::{FtKind, FtRec, FtWindow, LogWindow};
+use super::window::{FtKind, FtRec, LogRec, LogWindow, NONE};
 
 /// Pages of a map looked up one by one; larger ones also by 2 MiB regions.
 const PROOF_PAGES: u64 = 64;
@@ -28,6 +26,11 @@ const PROOF_REGIONS: u64 = 64;
 const PROOF_SLACK_NS: i64 = 20_000_000;
 /// Later events of the same IOVA that are looked at.
 const PAIRING_EVENTS: usize = 16;
+/// Records among which the parts of a scatter list stand.
+const PARTS: u64 = 32;
+/// Of two mappings, one used this many times later is taken for the one that
+/// is unmapped.
+const AGE_RATIO: i64 = 4;
 /// Neighbours looked at behind and ahead.
 const NEIGHBOURS: usize = 256;
 const NEIGHBOURS_AHEAD: usize = 256;
@@ -75,7 +78,7 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
         if !rec.changes_table() {
             return Found::default();
         }
-        let notified = rec.kind == FtKind::Map && rec.peer != super::window::NONE && g.caching.on();
+        let notified = rec.kind == FtKind::Map && rec.peer != NONE && g.caching.on();
         if rec.quality != 0 {
             let domain = (rec.domain != u32::MAX).then_some(rec.domain);
             return Found {
@@ -115,6 +118,9 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
         if let Some(p) = proof {
             return Found { perm: p.perm, ..Found::new(p.domain, Found::DMA) };
         }
+        if let Some(domain) = self.scatter_list(index, rec) {
+            return Found::new(domain, Found::PAIRING);
+        }
         // What happens next to this IOVA.
         let (page, pages) = page_span(rec.a, rec.size);
         let mut excluded = Vec::new();
@@ -146,6 +152,33 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
             .filter(|d| !excluded.contains(d) && self.out.tables.live_pages(*d, page, pages) == 0)
             .collect();
         self.neighbour(index, rec, &free)
+    }
+
+    /// The domain of the scatter list that a map is a part of: the same task
+    /// maps its parts one behind the other, to adjoining IOVAs.
+    fn scatter_list(&self, index: u64, rec: &FtRec) -> Option<u32> {
+        let g = self.guest.as_ref()?;
+        let same_task = |pid: u32, cpu: u32| pid == rec.pid && cpu == rec.cpu;
+        let before = g.history.newest_first().find(|h| same_task(h.pid, h.cpu));
+        if let Some(h) = before
+            && h.kind == FtKind::Map
+            && h.iova.wrapping_add(h.size) == rec.a
+            && index - h.index <= PARTS
+        {
+            return Some(h.domain);
+        }
+        let mut end = rec.a.wrapping_add(rec.size);
+        let behind = g.window.from(index + 1).take(PARTS as usize);
+        for (i, r) in behind.filter(|(_, r)| same_task(r.pid, r.cpu)) {
+            if r.kind != FtKind::Map || r.a != end {
+                break;
+            }
+            if let Some(p) = g.proof(&self.window, i) {
+                return Some(p.domain);
+            }
+            end = r.a.wrapping_add(r.size);
+        }
+        None
     }
 
     fn attribute_unmap(&self, index: u64, rec: &FtRec) -> Found {
@@ -229,6 +262,19 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
                     }
                 }
                 _ => {}
+            }
+        }
+        // What the device used last is what its driver unmaps now.
+        if let Some(now) = g.log_time(index) {
+            let page = rec.a >> 12;
+            let age =
+                |d: u32| g.uses.last(d, page).map_or(i64::MAX, |t| now.saturating_sub(t).max(0));
+            let mut ages: Vec<(i64, u32)> = live.iter().map(|d| (age(*d), *d)).collect();
+            ages.sort_unstable();
+            if let [(youngest, domain), (next, _), ..] = ages[..]
+                && youngest.saturating_mul(AGE_RATIO) < next
+            {
+                return Found::new(domain, Found::ADJACENCY);
             }
         }
         self.neighbour(index, rec, live)
@@ -325,7 +371,7 @@ impl<L: LineSource> Joined<L> {
         let (page, pages) = page_span(rec.a, rec.size);
         let out = rec.b >> 12;
         let mut best: Option<Proof> = None;
-        let mut consider = |at: u64, r: &super::window::LogRec| {
+        let mut consider = |at: u64, r: &LogRec| {
             if best.is_none_or(|b| at < b.index) {
                 let perm = if r.flags & 3 == 0 { 3 } else { r.flags & 3 };
                 best = Some(Proof { index: at, domain: r.domain, perm, time: r.time });
@@ -340,12 +386,12 @@ impl<L: LineSource> Joined<L> {
         if pages > PROOF_PAGES {
             let mut i = PROOF_PAGES;
             for _ in 0..PROOF_REGIONS {
-                let inside = |r: &&super::window::LogRec| (r.a >> 12).wrapping_sub(page) < pages;
-                let mut proofs = log.region_proofs(page + i, out + i).map(|(at, r)| (at, r));
+                let inside = |r: &&LogRec| (r.a >> 12).wrapping_sub(page) < pages;
+                let mut proofs = log.region_proofs(page + i, out + i);
                 if let Some((at, r)) = proofs.find(|(_, r)| inside(r) && r.time >= not_before) {
                     consider(at, r);
                 }
-                i = (page + i | 0x1ff) + 1 - page;
+                i = ((page + i) | 0x1ff) + 1 - page;
                 if i >= pages {
                     break;
                 }
@@ -366,166 +412,5 @@ impl<L: LineSource> Joined<L> {
             }
         }
         Some(best)
-    }
-}
-
-/// Maps and unmaps of late, by CPU, that wait for the invalidation that the
-/// same task submits for them.
-#[derive(Debug, Default)]
-pub(crate) struct Recent {
-    cpus: Vec<(u32, VecDeque<Pending>)>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Pending {
-    index: u64,
-    pid: u32,
-    map: bool,
-    iova: u64,
-    last: u64,
-    /// Invalidations of the CPU since then that do not cover it.
-    passed: u8,
-}
-
-impl Recent {
-    /// CPUs told apart.
-    const MAX_CPUS: usize = 1024;
-    /// Events waiting per CPU: a scatter list of 2 MiB.
-    const MAX_PENDING: usize = 512;
-    /// Interrupts nest a few levels deep at most.
-    const MAX_PASSED: u8 = 8;
-
-    /// Takes a new record of the window; links it or what waits for it.
-    pub(crate) fn note(
-        &mut self,
-        window: &mut FtWindow,
-        index: u64,
-        caching: &mut CachingModeGuess,
-    ) {
-        let Some(&rec) = window.get(index) else { return };
-        let at = match self.cpus.iter().position(|(cpu, _)| *cpu == rec.cpu) {
-            Some(at) => at,
-            None if self.cpus.len() < Self::MAX_CPUS => {
-                self.cpus.push((rec.cpu, VecDeque::new()));
-                self.cpus.len() - 1
-            }
-            None => return,
-        };
-        let pending = &mut self.cpus[at].1;
-        let last = rec.a.saturating_add(rec.size.max(1) - 1);
-        match rec.kind {
-            FtKind::Map | FtKind::Unmap => {
-                let map = rec.kind == FtKind::Map;
-                // The opposite of what waits: nobody announced it.
-                pending.retain(|p| {
-                    let over = p.map != map && p.iova <= last && rec.a <= p.last;
-                    caching.no += u64::from(over && p.map);
-                    !over
-                });
-                if pending.len() == Self::MAX_PENDING
-                    && let Some(p) = pending.pop_front()
-                {
-                    caching.no += u64::from(p.map);
-                }
-                pending.push_back(Pending {
-                    index,
-                    pid: rec.pid,
-                    map,
-                    iova: rec.a,
-                    last,
-                    passed: 0,
-                });
-            }
-            FtKind::Submit => {
-                let Some((_, addr, am)) = rec.descriptor().pages() else { return };
-                let size = 1u64 << (am + 12);
-                let (first, last) = (addr & !(size - 1), addr | (size - 1));
-                pending.retain_mut(|p| {
-                    if p.pid == rec.pid && first <= p.iova && p.last <= last {
-                        caching.yes += u64::from(p.map);
-                        if let Some(r) = window.get_mut(p.index) {
-                            r.peer = index;
-                        }
-                        return false;
-                    }
-                    p.passed += 1;
-                    let old = p.passed > Self::MAX_PASSED;
-                    caching.no += u64::from(old && p.map);
-                    !old
-                });
-            }
-            FtKind::Marker => {}
-        }
-    }
-}
-
-/// Whether the guest runs under caching mode, judged by how many of its maps
-/// are followed by an invalidation that covers them.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct CachingModeGuess {
-    pub(crate) yes: u64,
-    pub(crate) no: u64,
-}
-
-impl CachingModeGuess {
-    /// True if nearly all are.
-    pub(crate) fn on(&self) -> bool {
-        self.yes >= 4 && self.yes >= self.no.saturating_mul(9)
-    }
-
-    /// True if there is enough to judge by.
-    pub(crate) fn known(&self) -> bool {
-        self.yes + self.no >= 4
-    }
-}
-
-/// Evidenced events of late.
-#[derive(Debug, Default)]
-pub(crate) struct History {
-    entries: VecDeque<Entry>,
-}
-
-/// An entry of [`History`].
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Entry {
-    pid: u32,
-    cpu: u32,
-    kind: FtKind,
-    domain: u32,
-    index: u64,
-    iova: u64,
-    size: u64,
-}
-
-impl Entry {
-    /// True if the pages lie side by side.
-    fn touches(&self, rec: &FtRec) -> bool {
-        self.iova.wrapping_add(self.size) == rec.a || rec.a.wrapping_add(rec.size) == self.iova
-    }
-}
-
-impl History {
-    const MAX: usize = 512;
-
-    pub(crate) fn push(&mut self, rec: &FtRec, index: u64, found: Found) {
-        let Some(domain) = found.domain.filter(|_| found.quality >= Found::LIVENESS) else {
-            return;
-        };
-        if self.entries.len() == Self::MAX {
-            self.entries.pop_front();
-        }
-        self.entries.push_back(Entry {
-            pid: rec.pid,
-            cpu: rec.cpu,
-            kind: rec.kind,
-            domain,
-            index,
-            iova: rec.a,
-            size: rec.size,
-        });
-    }
-
-    fn newest_first(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.iter().rev()
     }
 }

@@ -20,6 +20,7 @@
 use super::anchors::{Aligner, Token};
 use super::bundle_events::State;
 use super::bundle_scan::Scan;
+use super::clock::Segments;
 use super::desc::mix;
 use super::emit::Emitter;
 use super::joined::Joined;
@@ -59,7 +60,9 @@ pub(crate) struct Bundle<H, G, V, K, S> {
     pub(crate) shadow_ops: Aligner,
     fed_vmm: u64,
     fed_hypervisor: u64,
-    /// Hypervisor's clock minus the VMM's, ns.
+    /// Hypervisor's clock minus the VMM's.
+    vmm_clock: Segments,
+    /// The same before the first common operation, ns.
     vmm_offset: i64,
     /// Hypervisor record that the VMM waits for.
     vmm_waits: Option<u64>,
@@ -92,6 +95,7 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink>
         let mut out = Emitter::new(sink);
         out.caching_mode = true;
         out.covered = true;
+        out.unmap_by_invalidation = false;
         Bundle {
             host: LogReader::new(host, false),
             host_window: LogWindow::default(),
@@ -102,6 +106,7 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink>
             shadow_ops: Aligner::new(true),
             fed_vmm: 0,
             fed_hypervisor: 0,
+            vmm_clock: Segments::default(),
             vmm_offset: scan.vmm_offset,
             vmm_waits: None,
             state: State::new(scan),
@@ -146,12 +151,12 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink>
         {
             more = true;
         }
-        while self.guest.window.len() < AHEAD
+        while !self.guest.window.is_full(AHEAD)
             && self.guest.reader.read(&mut self.guest.window, &mut self.diag)?
         {
             more = true;
         }
-        while self.hypervisor.window.len() < AHEAD
+        while !self.hypervisor.window.is_full(AHEAD)
             && self.hypervisor.reader.read(&mut self.hypervisor.window, &mut self.diag)?
         {
             more = true;
@@ -164,26 +169,31 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink>
 
     fn pair(&mut self) {
         let (host_timed, vmm_timed) = (self.host.clock().timed(), self.vmm.clock().timed());
-        self.hypervisor.feed_log(&mut self.host, &self.host_window);
+        self.hypervisor.feed_log(&self.host, &self.host_window);
         self.hypervisor.feed();
-        self.guest.feed_log(&mut self.vmm, &self.vmm_window);
+        self.guest.feed_log(&self.vmm, &self.vmm_window);
         self.guest.feed();
         let stable = self.vmm.stable(&self.vmm_window);
         while self.fed_vmm < stable {
             let index = self.fed_vmm;
             self.fed_vmm += 1;
-            if let Some(rec) = self.vmm_window.get(index)
-                && let Some(hash) = vmm_operation(rec)
-            {
+            let Some(rec) = self.vmm_window.get(index) else { continue };
+            if rec.seam {
+                self.vmm_clock.seam(index);
+                self.shadow_ops.seam_second(index, rec.time);
+            }
+            if let Some(hash) = vmm_operation(rec) {
                 self.shadow_ops.push_second(Token { hash, time: rec.time, index });
             }
         }
         while self.fed_hypervisor < self.hypervisor.window.end() {
             let index = self.fed_hypervisor;
             self.fed_hypervisor += 1;
-            if let Some(rec) = self.hypervisor.window.get(index)
-                && let Some(hash) = hypervisor_operation(rec)
-            {
+            let Some(rec) = self.hypervisor.window.get(index) else { continue };
+            if rec.seam {
+                self.shadow_ops.seam_first(index, rec.time);
+            }
+            if let Some(hash) = hypervisor_operation(rec) {
                 self.shadow_ops.push_first(Token { hash, time: rec.time, index });
             }
         }
@@ -208,7 +218,7 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink>
                 r.vmm = pair.second.index;
                 r.domain = walk.domain;
             }
-            self.vmm_offset = pair.offset;
+            self.vmm_clock.pair(pair.second.index, pair.epoch, pair.offset);
         }
     }
 
@@ -228,7 +238,8 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink>
 
     /// Host time of the VMM's clock.
     fn host_time_of_vmm(&self, time: i64) -> i64 {
-        self.hypervisor.extrapolate(time.saturating_add(self.vmm_offset))
+        let offset = self.vmm_clock.near_offset(self.vmm_window.head()).unwrap_or(self.vmm_offset);
+        self.hypervisor.extrapolate(time.saturating_add(offset))
     }
 
     /// The input whose head comes next.
@@ -340,7 +351,7 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink>
                 }
                 let cpu = self.guest.window.get(rec.peer).map(|r| r.cpu);
                 for walk in self.vmm_window.walks_behind_head() {
-                    self.out.agree(time, walk)?;
+                    self.out.agree(time, walk, true)?;
                 }
                 self.out.invalidate(time, cpu, rec.descriptor())?;
             }

@@ -139,7 +139,7 @@ impl State {
         rec: &LogRec,
         pieces: &[FtRec],
     ) -> Result<()> {
-        out.agree(time, rec)?;
+        out.agree(time, rec, false)?;
         let map = rec.flags != 0;
         let mut e = Event::new(if map { Kind::ShadowMap } else { Kind::ShadowUnmap });
         (e.addr, e.size, e.domain) = (rec.a, rec.c.wrapping_add(1), DomainId(rec.domain));

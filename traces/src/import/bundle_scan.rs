@@ -44,9 +44,12 @@ pub(crate) fn scan(vmm: impl LineSource, hypervisor: impl LineSource) -> Result<
     loop {
         let before = (log.counts.lines, k.reader.counts.lines, window.head(), k.window.head());
         while window.len() < AHEAD && log.read(&mut window, &mut diag)? {}
-        while k.window.len() < AHEAD && k.reader.read(&mut k.window, &mut diag)? {}
+        while !k.window.is_full(AHEAD) && k.reader.read(&mut k.window, &mut diag)? {}
         k.feed();
         while fed_log < log.stable(&window) {
+            if let Some(rec) = window.get(fed_log).filter(|r| r.seam) {
+                aligner.seam_second(fed_log, rec.time);
+            }
             if let Some(rec) = window.get(fed_log)
                 && let Some(hash) = vmm_operation(rec)
             {
@@ -56,6 +59,9 @@ pub(crate) fn scan(vmm: impl LineSource, hypervisor: impl LineSource) -> Result<
             fed_log += 1;
         }
         while fed < k.window.end() {
+            if let Some(rec) = k.window.get(fed).filter(|r| r.seam) {
+                aligner.seam_first(fed, rec.time);
+            }
             if let Some(rec) = k.window.get(fed)
                 && let Some(hash) = hypervisor_operation(rec)
             {

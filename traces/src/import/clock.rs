@@ -1,6 +1,8 @@
 //! Time stamps of one input, made usable: never decreasing, and going on
 //! where a concatenated input starts over.
 
+use std::collections::VecDeque;
+
 /// Steps back up to this are the jitter of threads that took their stamps
 /// before they got at the file; larger ones are a new recording, 200 ms.
 const JITTER_NS: i64 = 200_000_000;
@@ -59,6 +61,91 @@ impl Clock {
     }
 }
 
+/// Where the clock of one input stands against another's, by record: a new
+/// segment begins where one of them starts over or was joined anew.
+#[derive(Debug, Default)]
+pub(crate) struct Segments {
+    list: VecDeque<Segment>,
+    /// Records where the input starts over and that no segment begins with.
+    seams: VecDeque<u64>,
+    epoch: u64,
+    last_pair: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    /// First record that it holds for.
+    from: u64,
+    /// The input starts over there.
+    seam: bool,
+    /// Other clock minus this one, ns.
+    offset: i64,
+}
+
+impl Segments {
+    /// Segments remembered at most.
+    const MAX: usize = 1024;
+
+    /// The input starts over at record `index`.
+    pub(crate) fn seam(&mut self, index: u64) {
+        if self.seams.len() == Self::MAX {
+            self.seams.pop_front();
+        }
+        self.seams.push_back(index);
+    }
+
+    /// Record `index` was found in the other input.
+    pub(crate) fn pair(&mut self, index: u64, epoch: u64, offset: i64) {
+        match self.list.back_mut().filter(|_| self.epoch == epoch) {
+            Some(segment) => segment.offset = offset,
+            None => {
+                self.epoch = epoch;
+                let mut from = self.last_pair.map_or(0, |i| i + 1);
+                let mut seam = false;
+                while let Some(&at) = self.seams.front().filter(|s| **s <= index) {
+                    self.seams.pop_front();
+                    from = from.max(at);
+                    seam = true;
+                }
+                if self.list.len() == Self::MAX {
+                    self.list.pop_front();
+                }
+                self.list.push_back(Segment { from, seam, offset });
+            }
+        }
+        self.last_pair = Some(index);
+    }
+
+    /// The clocks' difference at record `index`, if it is known there.
+    pub(crate) fn offset(&self, index: u64) -> Option<i64> {
+        if let (Some(only), 1, true) = (self.list.front(), self.list.len(), self.seams.is_empty()) {
+            return (only.from <= index).then_some(only.offset);
+        }
+        let segment = self.list.iter().rev().find(|s| s.from <= index)?;
+        let joined = !self.seams.iter().any(|s| *s <= index && *s > segment.from);
+        joined.then_some(segment.offset)
+    }
+
+    /// The same, or the best guess.
+    pub(crate) fn near_offset(&self, index: u64) -> Option<i64> {
+        self.list.iter().rev().find(|s| s.from <= index).or(self.list.front()).map(|s| s.offset)
+    }
+
+    /// True if the input starts over behind record `after`, up to `index`.
+    pub(crate) fn starts_over(&self, after: u64, index: u64) -> bool {
+        let between = |at: u64| at > after && at <= index;
+        self.list.iter().any(|s| s.seam && between(s.from))
+            || self.seams.iter().any(|s| between(*s))
+    }
+
+    /// Forgets what holds for records before `index` only.
+    pub(crate) fn forget(&mut self, index: u64) {
+        while self.list.get(1).is_some_and(|s| s.from <= index) {
+            self.list.pop_front();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +164,21 @@ mod tests {
         assert_eq!(at(5 * s), (2 * s, true));
         assert_eq!(at(6 * s), (3 * s, false));
         assert_eq!((c.seams, c.clamped), (1, 1));
+    }
+
+    #[test]
+    fn segments_follow_seams() {
+        let mut s = Segments::default();
+        assert_eq!((s.offset(5), s.near_offset(5)), (None, None));
+        s.pair(10, 1, 100);
+        assert_eq!((s.offset(0), s.offset(50)), (Some(100), Some(100)));
+        s.seam(30);
+        assert_eq!((s.offset(29), s.offset(30), s.near_offset(30)), (Some(100), None, Some(100)));
+        s.pair(40, 2, 900);
+        assert_eq!((s.offset(29), s.offset(30)), (Some(100), Some(900)));
+        assert!(s.starts_over(29, 30) && !s.starts_over(30, 99) && !s.starts_over(10, 29));
+        s.forget(30);
+        assert_eq!(s.offset(29), None);
     }
 
     #[test]

@@ -56,6 +56,8 @@ pub(crate) struct Emitter<S> {
     pub(crate) caching_mode: bool,
     /// The guest's ftrace covers the present.
     pub(crate) covered: bool,
+    /// Invalidations are signs of unmaps: nothing else tells about them.
+    pub(crate) unmap_by_invalidation: bool,
     pub(crate) counts: EmitCounts,
     removed: Vec<Removed>,
 }
@@ -72,6 +74,7 @@ impl<S: EventSink> Emitter<S> {
             last: 0,
             caching_mode: false,
             covered: false,
+            unmap_by_invalidation: true,
             counts: EmitCounts::default(),
             removed: Vec::new(),
         }
@@ -159,6 +162,9 @@ impl<S: EventSink> Emitter<S> {
         page: u64,
         pages: u64,
     ) -> Result<()> {
+        if self.tables.forgotten == 0 && self.tables.is_free(domain, page, pages) {
+            return Ok(());
+        }
         self.removed.clear();
         let mut removed = std::mem::take(&mut self.removed);
         self.tables.unmap(domain, page, pages, &mut removed);
@@ -188,21 +194,25 @@ impl<S: EventSink> Emitter<S> {
     }
 
     /// Maps a page that an access proves, as inferred.
-    pub(crate) fn infer_map(
+    ///
+    /// `marks`: NOTIFIED if an invalidation follows that announces it.
+    fn infer_map(
         &mut self,
         time: i64,
         domain: u32,
-        page: u64,
-        pages: u64,
-        out: u64,
+        p: Pages,
         perm: u8,
+        marks: Flags,
     ) -> Result<()> {
+        let Pages { page, pages, out } = p;
         self.infer_unmap(time, domain, page, pages)?;
-        self.tables.map(domain, page, Range { pages, out, perm, fresh: false, used: true });
+        let fresh = marks.has(Flags::NOTIFIED);
+        self.tables.map(domain, page, Range { pages, out, perm, fresh, used: true });
         self.counts.inferred_maps += 1;
         self.counts.inferred_maps_covered += u64::from(self.covered);
         let mut e = Event::new(Kind::Map);
-        (e.flags, e.domain) = (Flags::INFERRED.with(Flags(u32::from(perm))), DomainId(domain));
+        (e.flags, e.domain) =
+            (Flags::INFERRED.with(Flags(u32::from(perm))).with(marks), DomainId(domain));
         (e.addr, e.size, e.out) = (page << 12, pages << 12, out << 12);
         self.write(time, e)
     }
@@ -224,7 +234,7 @@ impl<S: EventSink> Emitter<S> {
     pub(crate) fn dma(&mut self, rec: &LogRec, lacking: bool) -> Result<()> {
         let domain = if rec.has(log_flags::PASS) { DomainId::PARENT.0 } else { rec.domain };
         self.attach(rec.time, rec.sid, domain)?;
-        let (page, out, mask) = (rec.a >> 12, rec.b >> 12, rec.c >> 12);
+        let page = rec.a >> 12;
         let mut flags = Flags::default();
         if rec.has(log_flags::FAULT) {
             let need = rec.flags & 3;
@@ -237,14 +247,10 @@ impl<S: EventSink> Emitter<S> {
             }
         } else if !rec.has(log_flags::PASS) && domain != DomainId::NONE.0 {
             if lacking && self.lacks_mapping(rec) {
-                let perm = match rec.flags & 3 {
-                    0 => 3,
-                    p => p,
-                };
-                self.infer_map(rec.time, domain, page & !mask, mask + 1, out & !mask, perm)?;
+                self.infer_map(rec.time, domain, Pages::of(rec), perm_of(rec), Flags::default())?;
             }
             if rec.has(log_flags::LABEL) {
-                self.label(rec, page, out, mask);
+                self.label(rec);
             }
         }
         if rec.has(log_flags::LABEL) {
@@ -265,7 +271,8 @@ impl<S: EventSink> Emitter<S> {
     }
 
     /// Follows the IOTLB with a labelled access.
-    fn label(&mut self, rec: &LogRec, page: u64, out: u64, mask: u64) {
+    fn label(&mut self, rec: &LogRec) {
+        let (page, out, mask) = (rec.a >> 12, rec.b >> 12, rec.c >> 12);
         let hit = rec.has(log_flags::HIT);
         let cached = self.iotlb.lookup(rec.sid, page);
         self.counts.labels += 1;
@@ -277,9 +284,20 @@ impl<S: EventSink> Emitter<S> {
         }
     }
 
+    /// Maps what a later access finds, before the invalidation that announces
+    /// it; nothing if it is mapped already.
+    pub(crate) fn foresee(&mut self, time: i64, dma: &LogRec) -> Result<()> {
+        let p = Pages::of(dma);
+        if self.tables.lookup(dma.domain, p.page) == Some(p.out) {
+            return Ok(());
+        }
+        self.infer_map(time, dma.domain, p, perm_of(dma), Flags::NOTIFIED)
+    }
+
     /// Brings the guest's table in line with what the VMM saw in it: a change
-    /// that is not recorded is written first, as inferred.
-    pub(crate) fn agree(&mut self, time: i64, walk: &LogRec) -> Result<()> {
+    /// that is not recorded is written first, as inferred. `announced`: an
+    /// invalidation follows.
+    pub(crate) fn agree(&mut self, time: i64, walk: &LogRec, announced: bool) -> Result<()> {
         let (page, pages) = (walk.a >> 12, (walk.c >> 12) + 1);
         if walk.flags == 0 {
             return self.infer_unmap(time, walk.domain, page, pages);
@@ -290,7 +308,8 @@ impl<S: EventSink> Emitter<S> {
         if first == Some(gpa) && last == Some(gpa + (pages - 1)) {
             return Ok(());
         }
-        self.infer_map(time, walk.domain, page, pages, gpa, walk.flags)
+        let marks = if announced { Flags::NOTIFIED } else { Flags::default() };
+        self.infer_map(time, walk.domain, Pages { page, pages, out: gpa }, walk.flags, marks)
     }
 
     /// Notes where a device is.
@@ -310,9 +329,7 @@ impl<S: EventSink> Emitter<S> {
         let Some(mut e) = d.event(Kind::Invalidate) else { return Ok(()) };
         if let Some((domain, addr, am)) = d.pages() {
             let (page, pages) = (e.addr >> 12, e.size >> 12);
-            if !self.covered {
-                // Without the guest's own trace an invalidation is the only
-                // sign of an unmap.
+            if self.unmap_by_invalidation && !self.covered {
                 self.infer_unmap(time, domain, page, pages)?;
             }
             if self.caching_mode {
@@ -420,6 +437,30 @@ pub(crate) struct Mapping {
     pub(crate) iova: u64,
     pub(crate) size: u64,
     pub(crate) out: u64,
+}
+
+/// A mapping in pages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pages {
+    page: u64,
+    pages: u64,
+    out: u64,
+}
+
+impl Pages {
+    /// The (large) page that an access used.
+    fn of(dma: &LogRec) -> Pages {
+        let mask = dma.c >> 12;
+        Pages { page: dma.a >> 12 & !mask, pages: mask + 1, out: dma.b >> 12 & !mask }
+    }
+}
+
+/// Rights in the table entry that an access found.
+fn perm_of(dma: &LogRec) -> u8 {
+    match dma.flags & 3 {
+        0 => 3,
+        p => p,
+    }
 }
 
 /// First page and number of pages that a byte range touches.

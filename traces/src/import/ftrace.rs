@@ -30,8 +30,8 @@ pub(crate) struct FtReader<L> {
     clock: Clock,
     pub(crate) counts: FtCounts,
     eof: bool,
-    /// Index of the first record after a seam, for the join.
-    pub(crate) seam: Option<u64>,
+    /// The next record is the first one after a seam.
+    seam: bool,
 }
 
 impl<L: LineSource> FtReader<L> {
@@ -41,7 +41,7 @@ impl<L: LineSource> FtReader<L> {
             clock: Clock::default(),
             counts: FtCounts::default(),
             eof: false,
-            seam: None,
+            seam: false,
         }
     }
 
@@ -95,10 +95,9 @@ impl<L: LineSource> FtReader<L> {
         };
         self.counts.events += 1;
         let tick = self.clock.tick(Some(prefix.time));
-        if tick.seam {
-            self.seam = Some(window.end());
-        }
-        let rec = |kind| FtRec::new(kind, tick.time, prefix.cpu, prefix.pid);
+        let seam = self.seam | tick.seam;
+        let before = window.end();
+        let rec = |kind| FtRec { seam, ..FtRec::new(kind, tick.time, prefix.cpu, prefix.pid) };
         match event {
             Event::Map { iova, size, out } => {
                 self.counts.maps += 1;
@@ -123,6 +122,7 @@ impl<L: LineSource> FtReader<L> {
             }
             Event::AttachDevice => diag.ignored(b"attach_device_to_domain"),
         }
+        self.seam = seam && window.end() == before;
         Ok(true)
     }
 }

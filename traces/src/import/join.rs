@@ -17,6 +17,7 @@
 
 use ioasim_events::{DomainId, Event, Flags, Kind};
 
+use super::alone::LogGuess;
 use super::attribute::Found;
 use super::emit::Emitter;
 use super::joined::{FT_AHEAD, Joined};
@@ -26,14 +27,20 @@ use super::report::{Diagnostics, Options};
 use super::window::{FtKind, LogKind, LogRec, LogWindow, NONE};
 use crate::Result;
 
+/// Records of the log written between two looks at what is to be read.
+const STEPS: usize = 1024;
 /// Records of the log looked ahead with and without an ftrace.
 const LOG_AHEAD: usize = 1 << 17;
-const LOG_AHEAD_ALONE: usize = 1 << 10;
+const LOG_AHEAD_ALONE: usize = 1 << 15;
 /// Records of the ftrace searched for such a map.
 const PULL_RECORDS: usize = 4096;
 /// Behind an unmap without an own invalidation, misses within this time are
 /// taken for earlier than the unmap.
 const HOLD_NS: i64 = 2_000_000;
+/// log2 of the pages of an invalidation that are looked up one by one.
+const MAX_AM: u64 = 6;
+/// Up to this many records are looked at one by one.
+const NEAR_RECORDS: u64 = 64;
 /// Pages of an unmap that are checked for such misses.
 const HOLD_PAGES: u64 = 64;
 
@@ -55,7 +62,6 @@ pub(crate) struct JoinCounts {
     pub(crate) order_conflicts: u64,
     pub(crate) not_joined: u64,
     pub(crate) markers: u64,
-    pub(crate) shadow_operations: u64,
 }
 
 /// The join; see the module's text.
@@ -67,34 +73,38 @@ pub(crate) struct Join<L, F, S> {
     pub(crate) out: Emitter<S>,
     pub(crate) diag: Diagnostics,
     pub(crate) counts: JoinCounts,
-    /// Translation is on.
-    enabled: bool,
+    /// What the log alone tells about caching mode, up to record `noted`.
+    pub(crate) alone: LogGuess,
+    noted: u64,
 }
 
 impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
     pub(crate) fn new(log: L, guest: Option<F>, sink: S, max_errors: u64) -> Self {
         Join {
             log: LogReader::new(log, false),
-            window: LogWindow::default(),
+            window: if guest.is_some() { LogWindow::default() } else { LogWindow::by_domain() },
+            alone: LogGuess::default(),
+            noted: 0,
             guest: guest.map(Joined::new),
             out: Emitter::new(sink),
             diag: Diagnostics::new(max_errors),
             counts: JoinCounts::default(),
-            enabled: false,
         }
     }
 
     /// Reads both inputs to their ends.
     pub(crate) fn run(&mut self, options: &mut Options<'_>) -> Result<()> {
-        let mut steps = 0u32;
+        let mut rounds = 0u32;
         loop {
             self.fill()?;
             if self.window.len() == 0 {
                 break;
             }
-            self.step()?;
-            steps = steps.wrapping_add(1);
-            if steps.is_multiple_of(1 << 14) {
+            for _ in 0..STEPS.min(self.window.len()) {
+                self.step()?;
+            }
+            rounds = rounds.wrapping_add(1);
+            if rounds.is_multiple_of(16) {
                 let (mut done, mut total) = self.log.lines().progress();
                 if let Some(g) = &self.guest {
                     let (d, t) = g.reader.lines().progress();
@@ -106,26 +116,27 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
         self.rest_of_ftrace()
     }
 
-    /// Reads until both windows are full enough for the next step.
+    /// Reads until both windows are full enough for the next [`STEPS`].
     fn fill(&mut self) -> Result<()> {
         let ahead = if self.guest.as_ref().is_some_and(|g| !g.finished()) {
             LOG_AHEAD
         } else {
             LOG_AHEAD_ALONE
         };
-        while self.window.len() < ahead && self.log.read(&mut self.window, &mut self.diag)? {
-            if let Some(g) = &mut self.guest {
-                g.feed_log(&mut self.log, &self.window);
+        while self.window.len() < ahead && self.log.read(&mut self.window, &mut self.diag)? {}
+        let Some(g) = &mut self.guest else {
+            let stable = self.log.stable(&self.window);
+            while let Some(rec) = self.window.get(self.noted).filter(|_| self.noted < stable) {
+                self.alone.note(rec);
+                self.noted += 1;
             }
-        }
-        let Some(g) = &mut self.guest else { return Ok(()) };
+            return Ok(());
+        };
         if g.finished() {
             return Ok(());
         }
         let log_ended = self.log.eof();
-        if log_ended && g.fed_log < self.window.end() {
-            g.feed_log(&mut self.log, &self.window);
-        }
+        g.feed_log(&self.log, &self.window);
         let timed = self.log.clock().timed();
         g.aligner.set_timed(timed);
         loop {
@@ -134,14 +145,14 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
             if g.reader.eof() {
                 g.aligner.end_second();
             }
-            let full = g.window.len() >= FT_AHEAD;
+            let full = g.window.is_full(FT_AHEAD);
             let wanted = needs.second || !g.reaches(&self.window, timed);
             if !wanted || full || g.reader.eof() {
                 if log_ended && g.reader.eof() {
                     // Nothing more will come: let the aligner decide.
                     g.finish_pairing(true, &mut self.window, timed);
                 }
-                g.decide(self.window.head(), &mut self.window, timed);
+                g.decide(self.window.head() + STEPS as u64, &mut self.window, timed);
                 if full && timed && g.log_time(g.window.head()).is_none() {
                     // The ftrace begins long before the log, or another
                     // recording lies between.
@@ -176,12 +187,13 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
                     self.pull(index)?;
                 }
                 self.out.dma(&rec, lacking)?;
+                if let Some(g) = self.guest.as_mut().filter(|g| g.uses.wanted) {
+                    g.uses.note(&rec);
+                }
             }
             LogKind::Inv => {
                 let cpu = self.guest.as_ref().and_then(|g| g.window.get(rec.peer)).map(|s| s.cpu);
-                for walk in self.window.walks_behind_head() {
-                    self.out.agree(rec.time, walk)?;
-                }
+                self.before_invalidation(index, &rec)?;
                 self.out.invalidate(rec.time, cpu, rec.descriptor())?;
             }
             LogKind::Walk => self.shadow(&rec)?,
@@ -189,9 +201,6 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
                 // QEMU 7.2 resets the caches when translation is switched,
                 // when the root table changes and when the machine resets.
                 let new_tables = rec.c == 2;
-                if rec.c != 2 {
-                    self.enabled = rec.c == 1;
-                }
                 self.out.reset(rec.time, new_tables)?;
             }
             LogKind::Context if rec.b & 0xc == 0 => {
@@ -206,14 +215,54 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
         Ok(())
     }
 
+    /// Writes the table changes that an invalidation announces and that only
+    /// later records show.
+    fn before_invalidation(&mut self, index: u64, rec: &LogRec) -> Result<()> {
+        if self.log.counts.shadow_operations > 0 {
+            // A VMM's log tells what it found in the table.
+            self.out.unmap_by_invalidation = false;
+            self.out.caching_mode = true;
+            for walk in self.window.walks_behind_head() {
+                self.out.agree(rec.time, walk, true)?;
+            }
+            return Ok(());
+        }
+        if self.guest.is_some() {
+            return Ok(());
+        }
+        self.out.caching_mode = self.alone.on();
+        self.out.unmap_by_invalidation = true;
+        let Some((domain, addr, am)) =
+            rec.descriptor().pages().filter(|p| p.2 <= MAX_AM && self.alone.on())
+        else {
+            return Ok(());
+        };
+        let first = addr >> 12 & !((1 << am) - 1);
+        // The next invalidation of these pages ends what this one announces.
+        let mut later = self
+            .window
+            .next_uses(domain, first)
+            .filter(|(i, r)| *i > index && r.kind == LogKind::Inv);
+        let end = later.next().map_or(NONE, |(i, _)| i);
+        self.out.unmap_by_invalidation = false;
+        for page in first..first + (1 << am) {
+            let mut uses =
+                self.window.next_uses(domain, page).filter(|(_, r)| r.kind == LogKind::Dma);
+            match uses.next().filter(|(i, _)| *i < end) {
+                Some((_, dma)) => self.out.foresee(rec.time, dma)?,
+                None => self.out.infer_unmap(rec.time, domain, page, 1)?,
+            }
+        }
+        Ok(())
+    }
+
     /// A shadow operation that a VMM's log tells about.
     fn shadow(&mut self, rec: &LogRec) -> Result<()> {
-        self.out.agree(rec.time, rec)?;
+        self.out.agree(rec.time, rec, false)?;
         let map = rec.flags != 0;
         let mut e = Event::new(if map { Kind::ShadowMap } else { Kind::ShadowUnmap });
         (e.addr, e.size, e.domain) = (rec.a, rec.c.wrapping_add(1), DomainId(rec.domain));
         (e.out, e.flags) = (rec.b, Flags(u32::from(rec.flags)));
-        self.counts.shadow_operations += 1;
         self.out.write(rec.time, e)
     }
 
@@ -227,8 +276,7 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
         let mut blocked = CpuSet::default();
         let mut retry_at = NONE;
         let mut index = g.window.head();
-        loop {
-            let Some(g) = &self.guest else { break };
+        while let Some(g) = &self.guest {
             let Some(rec) = g.window.get(index) else { break };
             if rec.done {
                 index += 1;
@@ -285,6 +333,13 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
         let Some(domain) = found.domain.filter(|_| pages <= HOLD_PAGES) else { return 0 };
         // Its own invalidation bounds it.
         let limit = g.window.get(rec.peer).map_or(NONE, |s| s.peer);
+        if limit != NONE && limit.saturating_sub(self.window.head()) <= NEAR_RECORDS {
+            // Mostly there is none in between, which is seen at once.
+            let missed = |r: &LogRec| r.proves() && (r.a >> 12).wrapping_sub(page) < pages;
+            if !self.window.first(limit).any(missed) {
+                return 0;
+            }
+        }
         let time_limit = g.log_time(index).map_or(i64::MAX, |t| t.saturating_add(HOLD_NS));
         let mut hold = 0;
         for (start, range) in self.out.tables.within(domain, page, pages) {
@@ -429,6 +484,7 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
             FtKind::Map | FtKind::Unmap => {}
         }
         g.history.push(&rec, index, found);
+        g.uses.wanted |= rec.kind == FtKind::Unmap && rec.peer == NONE;
         self.out.caching_mode = g.caching.on();
         let flags = self.count_change(found, rec.kind == FtKind::Map);
         let domain = found.domain.unwrap_or(u32::MAX);

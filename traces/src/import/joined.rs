@@ -1,10 +1,9 @@
 //! An ftrace that is being joined with a log: the records of the ftrace, and
 //! their times on the log's clock.
 
-use std::collections::VecDeque;
-
 use super::anchors::{Aligner, Token};
-use super::attribute::{CachingModeGuess, History, Recent};
+use super::clock::Segments;
+use super::evidence::{CachingModeGuess, History, Recent, Uses};
 use super::ftrace::FtReader;
 use super::lines::LineSource;
 use super::qemu::LogReader;
@@ -17,33 +16,19 @@ const FT_BEYOND_NS: i64 = 50_000_000;
 /// A map may be stamped this much later than an access that needs it.
 pub(crate) const PULL_NS: i64 = 20_000_000;
 
-/// Where the ftrace's clock stands against the log's.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Segment {
-    /// First ftrace record that it holds for.
-    pub(crate) from: u64,
-    /// A recording starts over there.
-    pub(crate) seam: bool,
-    /// Log time minus ftrace time, ns.
-    pub(crate) offset: i64,
-}
-
 /// An ftrace and how it is joined with a log.
 #[derive(Debug)]
 pub(crate) struct Joined<L> {
     pub(crate) reader: FtReader<L>,
     pub(crate) window: FtWindow,
     pub(crate) aligner: Aligner,
-    pub(crate) segments: VecDeque<Segment>,
-    /// Seams not yet behind a segment's start.
-    pub(crate) seams: VecDeque<u64>,
+    /// Log's clock minus the ftrace's.
+    segments: Segments,
     /// Next records to be fed to the aligner.
     pub(crate) fed_log: u64,
     pub(crate) fed: u64,
-    pub(crate) last_pair: Option<u64>,
     /// Last record written.
     pub(crate) last_written: Option<u64>,
-    pub(crate) epoch: u64,
     /// Next record whose time has not come.
     pub(crate) next: u64,
     /// Log record at which a waiting record may go on.
@@ -51,6 +36,7 @@ pub(crate) struct Joined<L> {
     pub(crate) recent: Recent,
     pub(crate) caching: CachingModeGuess,
     pub(crate) history: History,
+    pub(crate) uses: Uses,
 }
 
 impl<L: LineSource> Joined<L> {
@@ -59,18 +45,16 @@ impl<L: LineSource> Joined<L> {
             reader: FtReader::new(lines),
             window: FtWindow::default(),
             aligner: Aligner::new(true),
-            segments: VecDeque::new(),
-            seams: VecDeque::new(),
+            segments: Segments::default(),
             fed_log: 0,
             fed: 0,
-            last_pair: None,
             last_written: None,
-            epoch: 0,
             next: 0,
             retry_at: NONE,
             recent: Recent::default(),
             caching: CachingModeGuess::default(),
             history: History::default(),
+            uses: Uses::default(),
         }
     }
 
@@ -99,9 +83,7 @@ impl<L: LineSource> Joined<L> {
 
     /// Log time of a time of the ftrace near the window's head.
     pub(crate) fn extrapolate(&self, time: i64) -> i64 {
-        let head = self.window.head();
-        let segment = self.segments.iter().rev().find(|s| s.from <= head).or(self.segments.front());
-        time.saturating_add(segment.map_or(0, |s| s.offset))
+        time.saturating_add(self.segments.near_offset(self.window.head()).unwrap_or(0))
     }
 
     /// Everything is read and written.
@@ -110,14 +92,13 @@ impl<L: LineSource> Joined<L> {
     }
 
     /// Hands new records of the log to the aligner.
-    pub(crate) fn feed_log<M: LineSource>(&mut self, log: &mut LogReader<M>, window: &LogWindow) {
+    pub(crate) fn feed_log<M: LineSource>(&mut self, log: &LogReader<M>, window: &LogWindow) {
         let stable = log.stable(window);
         while self.fed_log < stable {
             let index = self.fed_log;
             self.fed_log += 1;
             let Some(rec) = window.get(index) else { continue };
-            if log.seam == Some(index) {
-                log.seam = None;
+            if rec.seam {
                 self.aligner.seam_first(index, rec.time);
             }
             if matches!(rec.kind, LogKind::Inv | LogKind::Token) {
@@ -135,11 +116,9 @@ impl<L: LineSource> Joined<L> {
         while self.fed < self.window.end() {
             let index = self.fed;
             self.fed += 1;
-            if self.reader.seam == Some(index) {
-                self.reader.seam = None;
-                self.seams.push_back(index);
-                let time = self.window.get(index).map_or(0, |r| r.time);
-                self.aligner.seam_second(index, time);
+            if let Some(rec) = self.window.get(index).filter(|r| r.seam) {
+                self.segments.seam(index);
+                self.aligner.seam_second(index, rec.time);
             }
             self.recent.note(&mut self.window, index, &mut self.caching);
             let Some(rec) = self.window.get(index) else { continue };
@@ -163,29 +142,15 @@ impl<L: LineSource> Joined<L> {
                 r.peer = pair.first.index;
             }
             if timed {
-                if self.epoch != pair.epoch || self.segments.is_empty() {
-                    self.epoch = pair.epoch;
-                    let mut from = self.last_pair.map_or(0, |i| i + 1);
-                    let mut seam = false;
-                    while self.seams.front().is_some_and(|s| *s <= pair.second.index) {
-                        from = from.max(self.seams.pop_front().expect("not empty"));
-                        seam = true;
-                    }
-                    self.segments.push_back(Segment { from, seam, offset: pair.offset });
-                }
-                self.segments.back_mut().expect("not empty").offset = pair.offset;
+                self.segments.pair(pair.second.index, pair.epoch, pair.offset);
             }
-            self.last_pair = Some(pair.second.index);
         }
     }
 
     /// Log time of ftrace record `index`, if the clocks are joined there.
     pub(crate) fn log_time(&self, index: u64) -> Option<i64> {
-        let segment = self.segments.iter().rev().find(|s| s.from <= index)?;
-        if self.seams.iter().any(|s| *s <= index && *s > segment.from) {
-            return None;
-        }
-        Some(self.window.get(index)?.time.saturating_add(segment.offset))
+        let offset = self.segments.offset(index)?;
+        Some(self.window.get(index)?.time.saturating_add(offset))
     }
 
     /// True if the time of record `index` is not after `time`.
@@ -214,8 +179,7 @@ impl<L: LineSource> Joined<L> {
     pub(crate) fn covers(&self) -> bool {
         let head = self.window.head();
         let Some(last) = self.last_written.filter(|_| self.window.len() > 0) else { return false };
-        !self.segments.iter().any(|s| s.seam && s.from > last && s.from <= head)
-            && !self.seams.iter().any(|s| *s > last && *s <= head)
+        !self.segments.starts_over(last, head)
     }
 
     /// True if a map behind record `index` maps `page` to `out` again before
@@ -253,8 +217,6 @@ impl<L: LineSource> Joined<L> {
         while self.window.get(self.window.head()).is_some_and(|r| r.done) {
             self.window.pop();
         }
-        while self.segments.len() > 1 && self.segments[1].from <= self.last_written.unwrap_or(0) {
-            self.segments.pop_front();
-        }
+        self.segments.forget(self.window.head().min(self.last_written.unwrap_or(0)));
     }
 }

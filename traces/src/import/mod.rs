@@ -7,6 +7,7 @@
 //! `docs/importing.md` tells users what is recorded, what is inferred and
 //! what each count means.
 
+mod alone;
 mod anchors;
 mod attribute;
 mod bundle;
@@ -16,6 +17,7 @@ mod bytes;
 mod clock;
 mod desc;
 mod emit;
+mod evidence;
 mod ftrace;
 mod ftrace_line;
 mod iotlb;

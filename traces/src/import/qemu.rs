@@ -40,6 +40,7 @@ pub(crate) struct LogCounts {
     pub(crate) iotlb_resets: u64,
     pub(crate) faults: u64,
     pub(crate) vmm_events_unused: u64,
+    pub(crate) shadow_operations: u64,
 }
 
 /// Reads a QEMU log into a [`LogWindow`].
@@ -63,8 +64,8 @@ pub(crate) struct LogReader<L> {
     vmm: bool,
     /// Table levels of the context entries seen, 0 if none was.
     pub(crate) levels: u32,
-    /// Index of the first record after a seam, for the join.
-    pub(crate) seam: Option<u64>,
+    /// The next record is the first one after a seam.
+    seam: bool,
 }
 
 impl<L: LineSource> LogReader<L> {
@@ -81,7 +82,7 @@ impl<L: LineSource> LogReader<L> {
             other_iommu: None,
             vmm,
             levels: 0,
-            seam: None,
+            seam: false,
         }
     }
 
@@ -131,11 +132,13 @@ impl<L: LineSource> LogReader<L> {
         match parsed {
             Line::Event(event) => {
                 let tick = self.clock.tick(stamp.time);
-                if tick.seam {
-                    self.seam = Some(window.end());
-                }
+                self.seam |= tick.seam;
+                let before = window.end();
                 self.counts.vtd_events += 1;
-                self.event(window, event, LogRec::new(LogKind::Void, tick.time, stamp.tid), number);
+                let mut rec = LogRec::new(LogKind::Void, tick.time, stamp.tid);
+                rec.seam = self.seam;
+                self.event(window, event, rec, number);
+                self.seam &= window.end() == before;
             }
             Line::Other(name) => {
                 other(name, &mut self.counts, &mut self.other_iommu);
@@ -358,6 +361,7 @@ impl<L: LineSource> LogReader<L> {
                 (rec.sid, rec.c) = (sid, u64::from(on));
             }
             Event::WalkOne { domain, iova, gpa, mask, perm } => {
+                self.counts.shadow_operations += 1;
                 rec.kind = LogKind::Walk;
                 (rec.domain, rec.a, rec.b, rec.c, rec.flags) =
                     (domain, iova, gpa, mask, perm as u8);
@@ -387,10 +391,9 @@ fn push_descriptor(w: &mut LogWindow, mut rec: LogRec, d: Descriptor) -> u64 {
         LogKind::Token
     };
     (rec.a, rec.b) = (d.qw1, d.qw0);
-    if let Some((domain, ..)) = d.pages() {
-        rec.domain = domain;
-    }
-    w.push(rec)
+    let index = w.push(rec);
+    w.index_invalidation(index);
+    index
 }
 
 /// An event of a kind that is not used.

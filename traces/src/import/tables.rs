@@ -1,6 +1,7 @@
 //! The guest's tables as the events written so far imply them.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// Ranges kept at most, about 150 MB: a guest with 8 GiB mapped page by page.
 const MAX_RANGES: usize = 1 << 21;
@@ -78,6 +79,15 @@ impl Tables {
         })
     }
 
+    /// True if nothing is mapped in `[page, page+pages)`.
+    pub(crate) fn is_free(&self, domain: u32, page: u64, pages: u64) -> bool {
+        let last = page.saturating_add(pages.saturating_sub(1));
+        self.ranges
+            .range(..=(domain, last))
+            .next_back()
+            .is_none_or(|((d, start), r)| *d != domain || start + r.pages <= page)
+    }
+
     /// Mapped pages of `[page, page+pages)`.
     pub(crate) fn live_pages(&self, domain: u32, page: u64, pages: u64) -> u64 {
         self.within(domain, page, pages).map(|(_, r)| r.pages).sum()
@@ -85,6 +95,13 @@ impl Tables {
 
     /// Removes what is mapped in `[page, page+pages)` and appends it to `out`.
     pub(crate) fn unmap(&mut self, domain: u32, page: u64, pages: u64, out: &mut Vec<Removed>) {
+        self.used(domain);
+        if let Entry::Occupied(e) = self.ranges.entry((domain, page))
+            && e.get().pages == pages
+        {
+            out.push(Removed { page, pages, out: e.remove().out });
+            return;
+        }
         let end = page.saturating_add(pages);
         let mut from = self.range_of(domain, page).map_or(page, |(start, _)| start);
         while from < end
@@ -104,7 +121,6 @@ impl Tables {
             out.push(Removed { page: a, pages: b - a, out: range.out + (a - start) });
             from = stop;
         }
-        self.used(domain);
     }
 
     /// Maps `[page, page+pages)`, which must be free.
@@ -120,6 +136,9 @@ impl Tables {
     /// Marks what is mapped in the pages as announced by an invalidation;
     /// tells whether all of it, and any, was new.
     pub(crate) fn announce(&mut self, domain: u32, page: u64, pages: u64) -> bool {
+        if let Some(range) = self.ranges.get_mut(&(domain, page)).filter(|r| r.pages >= pages) {
+            return std::mem::replace(&mut range.fresh, false);
+        }
         let end = page.saturating_add(pages);
         let first = self.range_of(domain, page).map_or(page, |(start, _)| start);
         let mut any = false;

@@ -197,6 +197,13 @@ fn remarks(report: &mut ImportReport) {
             notes.push(format!("{n} {text}"));
         }
     }
+    let (joined, all) = (report.count("descriptors_joined"), report.count("ftrace_descriptors"));
+    if joined * 2 < all {
+        notes.push(format!(
+            "Only {joined} of the {all} invalidation descriptors in the ftrace were found in the log; \
+             check that both are of the same run."
+        ));
+    }
     let seams = report.count("log_seams");
     if seams > 0 {
         notes.push(format!("The log's clock jumped back {seams} times; times go on where it was."));

@@ -49,7 +49,7 @@ impl Replacement for Clock {
                 return way;
             }
             *referenced = false;
-            self.order.to_front(set, way);
+            self.order.move_to_front(set, way);
         }
     }
 

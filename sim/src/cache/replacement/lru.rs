@@ -18,7 +18,7 @@ impl Replacement for Lru {
 
     #[inline]
     fn hit(&mut self, set: usize, way: usize) {
-        self.order.to_front(set, way);
+        self.order.move_to_front(set, way);
     }
 
     #[inline]

@@ -1,73 +1,75 @@
-//! Per-set order of the ways as a doubly linked list in two arrays.
+//! Per-set order of the ways as a doubly linked list.
 
 use super::Shape;
 
 const NONE: u32 = u32::MAX;
+
+/// Both neighbours of a slot, or both ends of a set's list.
+#[derive(Clone, Copy, Debug)]
+struct Pair {
+    /// Towards the front.
+    front: u32,
+    /// Towards the back.
+    back: u32,
+}
 
 /// For every set, its filled ways in an order; constant-time at both ends and
 /// for removal.
 #[derive(Clone, Debug)]
 pub(super) struct Order {
     ways: usize,
-    /// Neighbour towards the front, by slot.
-    prev: Vec<u32>,
-    /// Neighbour towards the back, by slot.
-    next: Vec<u32>,
-    front: Vec<u32>,
-    back: Vec<u32>,
+    links: Vec<Pair>,
+    ends: Vec<Pair>,
 }
 
 impl Order {
     pub fn new(shape: Shape) -> Order {
-        let slots = shape.sets * shape.ways;
+        let none = Pair { front: NONE, back: NONE };
         Order {
             ways: shape.ways,
-            prev: vec![NONE; slots],
-            next: vec![NONE; slots],
-            front: vec![NONE; shape.sets],
-            back: vec![NONE; shape.sets],
+            links: vec![none; shape.sets * shape.ways],
+            ends: vec![none; shape.sets],
         }
     }
 
     /// The way at the back; the set is not empty.
     #[inline]
     pub fn back(&self, set: usize) -> usize {
-        self.back[set] as usize - set * self.ways
+        self.ends[set].back as usize - set * self.ways
     }
 
     #[inline]
     pub fn push_front(&mut self, set: usize, way: usize) {
         let slot = (set * self.ways + way) as u32;
-        let old = self.front[set];
-        self.prev[slot as usize] = NONE;
-        self.next[slot as usize] = old;
+        let ends = &mut self.ends[set];
+        let old = ends.front;
+        self.links[slot as usize] = Pair { front: NONE, back: old };
+        ends.front = slot;
         if old == NONE {
-            self.back[set] = slot;
+            ends.back = slot;
         } else {
-            self.prev[old as usize] = slot;
+            self.links[old as usize].front = slot;
         }
-        self.front[set] = slot;
     }
 
     #[inline]
     pub fn unlink(&mut self, set: usize, way: usize) {
-        let slot = set * self.ways + way;
-        let (p, n) = (self.prev[slot], self.next[slot]);
-        if p == NONE {
-            self.front[set] = n;
+        let Pair { front, back } = self.links[set * self.ways + way];
+        if front == NONE {
+            self.ends[set].front = back;
         } else {
-            self.next[p as usize] = n;
+            self.links[front as usize].back = back;
         }
-        if n == NONE {
-            self.back[set] = p;
+        if back == NONE {
+            self.ends[set].back = front;
         } else {
-            self.prev[n as usize] = p;
+            self.links[back as usize].front = front;
         }
     }
 
     #[inline]
-    pub fn to_front(&mut self, set: usize, way: usize) {
-        if self.front[set] as usize != set * self.ways + way {
+    pub fn move_to_front(&mut self, set: usize, way: usize) {
+        if self.ends[set].front as usize != set * self.ways + way {
             self.unlink(set, way);
             self.push_front(set, way);
         }

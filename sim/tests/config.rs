@@ -1,0 +1,180 @@
+//! Configurations: presets, layers, limits and messages.
+
+use ioasim_sim::config::{
+    Config, ConfigError, Layer, Nesting, ReplacementKind, preset_names, preset_text, resolve,
+};
+
+fn preset(name: &str, settings: &[&str]) -> Result<Config, ConfigError> {
+    let settings: Vec<String> = settings.iter().map(|s| s.to_string()).collect();
+    resolve(&Layer::Preset(name.into()), &settings)
+}
+
+fn file(text: &str) -> Result<Config, ConfigError> {
+    let layer = Layer::Text { origin: "my.toml".into(), text: text.into(), name: "my".into() };
+    resolve(&layer, &[])
+}
+
+/// The message of a refusal; it must be one sentence on one line.
+#[track_caller]
+fn message(result: Result<Config, ConfigError>) -> String {
+    let message = result.expect_err("must be refused").to_string();
+    assert!(!message.contains('\n'), "{message}");
+    message
+}
+
+/// A refusal that names every one of `parts`.
+#[track_caller]
+fn refused(result: Result<Config, ConfigError>, parts: &[&str]) {
+    let message = message(result);
+    for part in parts {
+        assert!(message.contains(part), "`{part}` is missing in: {message}");
+    }
+}
+
+#[test]
+fn every_preset_resolves_under_its_own_name() {
+    let names: Vec<&str> = preset_names().collect();
+    let required = [
+        "passthrough",
+        "hw-nested",
+        "sw-nested-map",
+        "sw-nested-invalidate",
+        "sw-nested-flush",
+        "qemu-vtd-7.2",
+    ];
+    assert!(required.iter().all(|r| names.contains(r)), "{names:?}");
+    for name in names {
+        let config = preset(name, &[]).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(config.name, name);
+        assert!(!config.description.is_empty());
+        assert!(preset_text(name).is_some_and(|t| t.contains(name)));
+        // What was resolved can be given as a file again.
+        let text = toml::to_string(&config).unwrap();
+        assert_eq!(file(&text).unwrap(), config, "{name}");
+    }
+}
+
+#[test]
+fn presets_differ_where_their_names_say() {
+    let nesting = |name| preset(name, &[]).unwrap().nesting;
+    assert_eq!(nesting("passthrough"), Nesting::None);
+    assert_eq!(nesting("hw-nested"), Nesting::Hardware);
+    for name in ["sw-nested-map", "sw-nested-invalidate", "sw-nested-flush"] {
+        assert_eq!(nesting(name), Nesting::Software);
+    }
+    let qemu = preset("qemu-vtd-7.2", &[]).unwrap();
+    assert_eq!(qemu.iotlb.replacement, ReplacementKind::FlushWhenFull);
+    assert_eq!(qemu.iotlb.entries, 1024);
+}
+
+#[test]
+fn unknown_names_are_refused_with_the_nearest() {
+    refused(preset("hw-nestd", &[]), &["hw-nestd", "did you mean `hw-nested`"]);
+    refused(preset("nonsense-xyzzy", &[]), &["nonsense-xyzzy", "preset list"]);
+    refused(file("preset = \"sw-nested-mop\""), &["did you mean `sw-nested-map`"]);
+    for (wrong, right) in [
+        ("iotlb.entrys", "iotlb.entries"),
+        ("iotlb.way", "iotlb.ways"),
+        ("nestng", "nesting"),
+        ("iotlb.replacment", "iotlb.replacement"),
+        ("guest.caching-mode", "guest.caching_mode"),
+        ("pwc.stage1.2M", "pwc.stage1.2m"),
+        ("entries", "iotlb.entries"),
+    ] {
+        let hint = format!("did you mean `{right}`");
+        refused(preset("hw-nested", &[&format!("{wrong}=1")]), &[wrong, &hint, "--set"]);
+    }
+    refused(file("[iotlb]\nentrys = 3"), &["my.toml", "iotlb.entrys", "iotlb.entries"]);
+    refused(file("qqqqqqqqqqqqqq = 3"), &["qqqqqqqqqqqqqq", "preset show"]);
+}
+
+#[test]
+fn sizes_out_of_their_limits_are_refused() {
+    let hw = |settings: &[&str]| preset("hw-nested", settings);
+    refused(hw(&["iotlb.ways=0"]), &["iotlb.ways = 0", "1 to 256 ways"]);
+    refused(hw(&["iotlb.entries=0"]), &["iotlb.entries = 0", "1 to 16777216"]);
+    refused(hw(&["iotlb.entries=1000000000000"]), &["1000000000000", "16777216 entries"]);
+    refused(hw(&["iotlb.ways=7"]), &["iotlb.ways = 7", "divide the 256 entries"]);
+    refused(hw(&["iotlb.ways=512"]), &["iotlb.ways = 512", "1 to 256 ways"]);
+    refused(hw(&["nested_cache.ways=3"]), &["nested_cache.ways = 3", "128 entries"]);
+    refused(hw(&["pwc.stage1.2m={entries=10,ways=4}"]), &["pwc.stage1.2m.ways = 4", "10 entries"]);
+    refused(hw(&["pwc.stage2.1g.entries=99999999999"]), &["pwc.stage2.1g.entries", "16777216"]);
+    refused(hw(&["parent.levels=6"]), &["parent.levels = 6", "3, 4 or 5"]);
+    refused(hw(&["child.levels=2"]), &["child.levels = 2", "3, 4 or 5"]);
+    refused(hw(&["report.intervals=0"]), &["report.intervals = 0", "1 to 10000"]);
+    refused(hw(&["report.intervals=10001"]), &["report.intervals = 10001", "1 to 10000"]);
+    refused(hw(&["name="]), &["name", "1 to 100 characters"]);
+    // At the limits.
+    for fine in [
+        "iotlb.ways=1",
+        "iotlb.ways=256",
+        "nested_cache.entries=0",
+        "pwc.stage1.2m.entries=0",
+        "parent.levels=3",
+        "child.levels=5",
+        "report.intervals=1",
+    ] {
+        hw(&[fine]).unwrap_or_else(|e| panic!("{fine}: {e}"));
+    }
+    hw(&["iotlb.entries=16777216", "iotlb.ways=16777216"]).unwrap();
+}
+
+#[test]
+fn values_of_the_wrong_type_are_refused() {
+    for setting in ["iotlb.entries=-1", "iotlb.entries=many", "iotlb.entries=1.5", "seed=true"] {
+        message(preset("hw-nested", &[setting]));
+    }
+    refused(preset("hw-nested", &["iotlb.replacement=mru"]), &["mru", "lru", "clock"]);
+    refused(preset("hw-nested", &["nesting=both"]), &["both", "hardware", "software"]);
+    message(preset("hw-nested", &["iotlb=3"]));
+    message(preset("hw-nested", &["iotlb.entries.x=3"]));
+    refused(file("iotlb = ["), &["my.toml"]);
+    refused(file("preset = 3"), &["my.toml", "preset"]);
+}
+
+#[test]
+fn contradictions_are_refused() {
+    let user = "child.ownership=user-managed";
+    let host = "child.ownership=host-managed";
+    refused(preset("sw-nested-map", &[user]), &["child.ownership", "host-managed"]);
+    for name in ["sw-nested-invalidate", "sw-nested-flush"] {
+        refused(preset(name, &[host]), &["child.ownership", "user-managed", "map-unmap"]);
+    }
+    refused(preset("sw-nested-invalidate", &["sync.policy=map-unmap"]), &["child.ownership"]);
+    preset("sw-nested-invalidate", &["sync.policy=map-unmap", host]).unwrap();
+    refused(preset("hw-nested", &[host]), &["child.ownership", "user-managed"]);
+    refused(preset("hw-nested", &["parent.ownership=user-managed"]), &["parent.ownership"]);
+    refused(preset("hw-nested", &["iotlb.page_match=low8"]), &["page_match", "flush-when-full"]);
+    refused(preset("qemu-vtd-7.2", &["iotlb.ways=8"]), &["iotlb.ways = 8", "iotlb.entries"]);
+}
+
+#[test]
+fn settings_have_several_forms() {
+    let hw = |settings: &[&str]| preset("hw-nested", settings).unwrap();
+    assert_eq!(hw(&["iotlb.entries=64"]).iotlb.entries, 64);
+    assert_eq!(hw(&[" iotlb.entries = 64 "]).iotlb.entries, 64);
+    assert_eq!(hw(&["iotlb.entries=1_024"]).iotlb.entries, 1024);
+    // A bare word is a string; quotes work too.
+    assert_eq!(hw(&["iotlb.replacement=clock"]).iotlb.replacement, ReplacementKind::Clock);
+    assert_eq!(hw(&["iotlb.replacement=\"clock\""]).iotlb.replacement, ReplacementKind::Clock);
+    assert_eq!(hw(&["name=my run = 2"]).name, "my run = 2");
+    // Segments may start with a digit, tables may be set whole.
+    assert_eq!(hw(&["pwc.stage1.2m.entries=8"]).pwc.stage1.span_2m.entries, 8);
+    let c = hw(&["pwc.stage1.2m={entries=6,ways=3}"]).pwc.stage1.span_2m;
+    assert_eq!((c.entries, c.ways), (6, 3));
+    // The last one wins, and checks see the end result only.
+    let c = hw(&["iotlb.entries=64", "iotlb.entries=96", "iotlb.ways=3"]).iotlb;
+    assert_eq!((c.entries, c.ways), (96, 3));
+    refused(preset("hw-nested", &["iotlb.entries"]), &["iotlb.entries", "KEY=VALUE"]);
+    message(preset("hw-nested", &["=3"]));
+    message(preset("hw-nested", &["preset=sw-nested-map"]));
+}
+
+#[test]
+fn files_build_on_a_preset() {
+    let c = file("[iotlb]\nentries = 64").unwrap();
+    assert_eq!((c.name.as_str(), c.nesting, c.iotlb.entries), ("my", Nesting::Hardware, 64));
+    let c = file("preset = \"sw-nested-map\"\nname = \"other\"\n[iotlb]\nways = 4").unwrap();
+    assert_eq!((c.name.as_str(), c.nesting, c.iotlb.ways), ("other", Nesting::Software, 4));
+    assert_eq!(c.sync, preset("sw-nested-map", &[]).unwrap().sync);
+}

@@ -1,0 +1,147 @@
+//! Memory stays bounded, however long or strange the logs are. One test in a
+//! process of its own, since it looks at the process's peak.
+
+mod import_common;
+
+use std::path::Path;
+
+use import_common::fixture;
+use ioasim_events::Event;
+use ioasim_traces::Result;
+use ioasim_traces::import::{self, EventSink, LineSource, Options};
+use ioasim_traces::input::Line;
+
+/// A text over and over, or lines made up as they are read.
+struct Made<F> {
+    line: Vec<u8>,
+    number: u64,
+    make: F,
+}
+
+impl<F: FnMut(u64, &mut Vec<u8>) -> bool> Made<F> {
+    fn new(make: F) -> Self {
+        Made { line: Vec::new(), number: 0, make }
+    }
+}
+
+impl<F: FnMut(u64, &mut Vec<u8>) -> bool> LineSource for Made<F> {
+    fn next_line(&mut self) -> Result<Option<Line<'_>>> {
+        self.line.clear();
+        if !(self.make)(self.number, &mut self.line) {
+            return Ok(None);
+        }
+        self.number += 1;
+        Ok(Some(Line { number: self.number, bytes: &self.line, truncated: false }))
+    }
+
+    fn path(&self) -> &Path {
+        Path::new("made up")
+    }
+
+    fn progress(&self) -> (u64, u64) {
+        (self.number, self.number)
+    }
+}
+
+fn repeated(text: Vec<u8>, times: u64) -> impl LineSource {
+    let (mut at, mut round) = (0, 0);
+    Made::new(move |_, line: &mut Vec<u8>| {
+        if at == text.len() {
+            (at, round) = (0, round + 1);
+        }
+        let rest = &text[at..];
+        let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len() - 1) + 1;
+        line.extend_from_slice(rest[..end].trim_ascii_end());
+        at += end;
+        round < times
+    })
+}
+
+struct Count(u64);
+
+impl EventSink for Count {
+    fn push(&mut self, _: &Event) -> Result<()> {
+        self.0 += 1;
+        Ok(())
+    }
+
+    fn push_marker(&mut self, _: &Event, _: &str) -> Result<()> {
+        self.0 += 1;
+        Ok(())
+    }
+}
+
+/// Peak resident memory of this process in MB, where the system tells.
+fn peak_mb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap_or("0 0");
+    line.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) / 1000
+}
+
+#[test]
+fn peak_memory() {
+    let options = &mut Options::default();
+    let (log, ftrace) =
+        (fixture("mixed-strict-cm.qemu.log"), fixture("mixed-strict-cm.ftrace.txt"));
+
+    // The same recording 20 and 200 times.
+    let mut events = Count(0);
+    let (report, ..) = import::qemu_log(
+        repeated(log.clone(), 20),
+        Some(repeated(ftrace.clone(), 20)),
+        &mut events,
+        options,
+    )
+    .unwrap();
+    let first = peak_mb();
+    assert_eq!(report.count("log_seams"), 19);
+    let (report, ..) =
+        import::qemu_log(repeated(log, 200), Some(repeated(ftrace, 200)), &mut events, options)
+            .unwrap();
+    assert_eq!(report.count("log_seams"), 199);
+    assert_eq!(report.count("descriptors_joined"), report.count("ftrace_descriptors"));
+    let second = peak_mb();
+    println!("peak {first} MB for 20 copies, {second} MB for 200");
+    assert!(second <= first + 24, "grows with the length: {first} to {second} MB");
+
+    // A new domain with every access.
+    let hostile = Made::new(|n, line: &mut Vec<u8>| {
+        let text = format!(
+            "1@{}.{:06}:vtd_iotlb_page_update IOTLB page update sid {:#x} iova {:#x} slpte {:#x} domain {:#x}",
+            n / 1_000_000,
+            n % 1_000_000,
+            n & 0xffff,
+            n << 12 & 0xffff_ffff_f000,
+            n << 12 & 0xf_ffff_f000 | 3,
+            n & 0x7fff_ffff,
+        );
+        line.extend_from_slice(text.as_bytes());
+        n < 3_000_000
+    });
+    let (report, ..) =
+        import::qemu_log(hostile, None::<import::MemoryLines>, &mut events, options).unwrap();
+    assert_eq!(report.count("dma"), 3_000_000);
+    assert!(report.count("mappings_forgotten") > 0);
+    println!("peak {} MB with three million domains", peak_mb());
+    assert!(peak_mb() < 256, "{} MB", peak_mb());
+
+    // Nothing but markers, names and CPUs.
+    let (log, _) = (fixture("mixed-strict-cm.qemu.log"), ());
+    let strange = Made::new(|n, line: &mut Vec<u8>| {
+        let text = match n % 3 {
+            0 => format!("t-{n} [{n}] ..... {n}.5: tracing_mark_write: {}", "x".repeat(3000)),
+            1 => format!("t-{n} [000] ..... {n}.5: event_{n}: y"),
+            _ => format!(
+                "t-{n} [{}] ..... {n}.5: map: IOMMU: iova=0x1000 - 0x2000 paddr=0x0 size=4096",
+                n % 5000
+            ),
+        };
+        line.extend_from_slice(text.as_bytes());
+        n < 300_000
+    });
+    let result = import::qemu_log(repeated(log, 3), Some(strange), &mut events, options);
+    let e = result.map(|_| ()).unwrap_err();
+    assert!(e.to_string().contains("does not belong to the log"), "{e}");
+    println!("peak {} MB with strange texts", peak_mb());
+    assert!(peak_mb() < 256, "{} MB", peak_mb());
+}
