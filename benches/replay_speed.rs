@@ -52,11 +52,9 @@ fn engine(entries: u64, ways: u64, preset: &str, settings: &[String]) -> (f64, u
     let shape = [format!("iotlb.entries={entries}"), format!("iotlb.ways={ways}")];
     let settings: Vec<&str> = shape.iter().chain(settings).map(String::as_str).collect();
     let config = common::config(preset, &settings);
-    let chunks = common::accesses(Zipf::new(SEED), REQUESTS);
+    let mut accesses = common::Accesses::new(Zipf::new(SEED), REQUESTS);
     let replay = common::prepared(&config, REQUESTS);
-    let start = common::cpu_seconds();
-    let result = common::run(replay, &chunks);
-    let seconds = common::cpu_seconds() - start;
+    let (seconds, result) = accesses.replay(replay, common::cpu_seconds);
     assert_eq!(result.counters.dma.faults, 0);
     (seconds, result.counters.iotlb.misses)
 }

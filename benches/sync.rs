@@ -1,50 +1,60 @@
-//! Shadow synchronisation: map, invalidate, unmap, invalidate - one page at a
-//! time - over a shadow of 4,096 resident pages.
+//! Shadow synchronisation per guest invalidation, through the whole replay:
+//! one page is unmapped and invalidated, another mapped and announced, while
+//! `resident` pages stay mapped. `invalidate-range` looks at the range,
+//! `invalidate-full` at the whole child, `map-unmap` at nothing.
 
 mod common;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use ioasim_events::{Chunk, Flags, Kind};
-use ioasim_sim::replay::Replay;
+use ioasim_events::{Chunk, Event, Kind};
 
-const PAGES: u64 = 4096;
-const ROUNDS: u64 = 20_000;
+const BASE: u64 = 0x1_0000_0000;
+
+/// `rounds` x (map, announcement, unmap, invalidation) of single pages beside
+/// the resident ones.
+fn churn(rounds: u64) -> Chunk {
+    let gpa = 0x1000_0000_0000;
+    let round = |i: u64| -> [Event; 4] {
+        let iova = i * 7 % 512 * 4096;
+        [
+            common::event(Kind::Map, iova, 4096, gpa + i * 4096),
+            common::psi(iova, 4096),
+            common::event(Kind::Unmap, iova, 4096, 0),
+            common::psi(iova, 4096),
+        ]
+    };
+    (0..rounds).flat_map(round).collect()
+}
 
 fn sync(c: &mut Criterion) {
-    let at = |page: u64| 0x1_0000_0000 + page * 4096;
-    let notified = |kind, page: u64| ioasim_events::Event {
-        flags: Flags::NOTIFIED,
-        ..common::event(kind, at(page), 4096, 0x2000_0000 + (page % PAGES) * 8192)
-    };
-    let resident: Chunk =
-        (0..PAGES).flat_map(|p| [notified(Kind::Map, p), common::psi(at(p), 4096)]).collect();
-    let changes: Chunk = (0..ROUNDS)
-        .flat_map(|i| {
-            let page = PAGES + i % 512;
-            let psi = common::psi(at(page), 4096);
-            [notified(Kind::Map, page), psi, notified(Kind::Unmap, page), psi]
-        })
-        .collect();
-    let mut group = c.benchmark_group("sync");
-    group.throughput(Throughput::Elements(2 * ROUNDS)).sample_size(10);
-    for preset in ["sw-nested-map", "sw-nested-invalidate", "sw-nested-flush", "hw-nested"] {
-        let config = common::config(preset, &[]);
-        group.bench_function(preset, |b| {
-            b.iter_batched(
-                || {
-                    let mut replay = Replay::new(&config, &common::info(0), false);
-                    replay.run(&resident).expect("one domain");
-                    replay
-                },
-                |mut replay| {
-                    replay.run(&changes).expect("one domain");
-                    replay.finish().expect("a valid configuration")
-                },
-                BatchSize::PerIteration,
-            );
-        });
+    for resident in [512u64, 16_384, 262_144] {
+        let mut group = c.benchmark_group(format!("sync/{resident}-resident"));
+        for preset in ["sw-nested-map", "sw-nested-invalidate", "sw-nested-flush", "hw-nested"] {
+            // As recorded: exactly two invalidations per round.
+            let config = common::config(preset, &["guest.caching_mode=as-recorded"]);
+            let rounds = if preset == "sw-nested-flush" { 32 } else { 4096 };
+            let chunk = churn(rounds);
+            group.throughput(Throughput::Elements(2 * rounds)).sample_size(10);
+            group.bench_function(preset, |b| {
+                b.iter_batched(
+                    || {
+                        let mut replay =
+                            ioasim_sim::replay::Replay::new(&config, &common::info(1), false);
+                        replay.run(&common::maps(resident)).expect("one domain");
+                        let all = common::psi(BASE, 1 << 38);
+                        replay.run(&[all].into_iter().collect()).expect("one domain");
+                        replay
+                    },
+                    |mut replay| {
+                        replay.run(&chunk).expect("one domain");
+                        replay
+                    },
+                    BatchSize::PerIteration,
+                );
+            });
+        }
+        group.finish();
     }
-    group.finish();
 }
 
 criterion_group!(benches, sync);

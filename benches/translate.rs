@@ -1,29 +1,51 @@
-//! Translations per second of the functional replay: Zipf(1.0) over a million
-//! mapped pages, one thread. Budget: at least 20 M/s with an LRU IOTLB of at
-//! most 4,096 entries.
+//! Translations per second of the whole functional replay: Zipf(1.0) over
+//! 1 M mapped pages, one thread. `full` walks two stages with all walk caches
+//! (`hw-nested`); `iotlb` has a bare parent and no walk caches, so a miss
+//! costs one walk of the child. Budget: DESIGN section 7.
 
 mod common;
 
-use common::zipf::{SEED, Zipf};
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use std::time::{Duration, Instant};
 
-const REQUESTS: usize = 2_000_000;
+use common::Accesses;
+use common::zipf::{SEED, Zipf};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+
+const REQUESTS: usize = 1 << 21;
+
+/// A bare parent, no paging-structure caches, no nested cache.
+const PLAIN: [&str; 8] = [
+    "parent.layout=identity",
+    "pwc.stage1.2m.entries=0",
+    "pwc.stage1.1g.entries=0",
+    "pwc.stage1.512g.entries=0",
+    "pwc.stage2.2m.entries=0",
+    "pwc.stage2.1g.entries=0",
+    "pwc.stage2.512g.entries=0",
+    "nested_cache.entries=0",
+];
 
 fn translate(c: &mut Criterion) {
-    let chunks = common::accesses(Zipf::new(SEED), REQUESTS);
-    let mut group = c.benchmark_group("translate");
-    group.throughput(Throughput::Elements(REQUESTS as u64)).sample_size(10);
-    for (entries, ways) in [(64, 64), (1024, 1024), (4096, 4096), (4096, 8)] {
-        let config = common::hw_nested(entries, ways, "lru");
-        group.bench_function(format!("lru-{entries}x{ways}"), |b| {
-            b.iter_batched(
-                || common::prepared(&config, REQUESTS),
-                |replay| common::run(replay, &chunks),
-                BatchSize::PerIteration,
-            );
-        });
+    let mut accesses = Accesses::new(Zipf::new(SEED), REQUESTS);
+    let start = Instant::now();
+    let clock = || start.elapsed().as_secs_f64();
+    for (name, walker) in [("iotlb", &PLAIN[..]), ("full", &[])] {
+        let mut group = c.benchmark_group(format!("translate/{name}"));
+        group.throughput(Throughput::Elements(REQUESTS as u64)).sample_size(10);
+        for (entries, ways) in [(64, 64), (1024, 1024), (4096, 4096), (4096, 8)] {
+            let shape = [format!("iotlb.entries={entries}"), format!("iotlb.ways={ways}")];
+            let settings: Vec<&str> =
+                shape.iter().map(String::as_str).chain(walker.iter().copied()).collect();
+            let config = common::config("hw-nested", &settings);
+            group.bench_function(format!("lru-{entries}x{ways}"), |b| {
+                b.iter_custom(|runs| {
+                    let run = |_| accesses.replay(common::prepared(&config, REQUESTS), clock).0;
+                    Duration::from_secs_f64((0..runs).map(run).sum())
+                });
+            });
+        }
+        group.finish();
     }
-    group.finish();
 }
 
 criterion_group!(benches, translate);

@@ -9,8 +9,8 @@ use ioasim_sim::config::{Config, Layer, resolve};
 use ioasim_sim::replay::Replay;
 use ioasim_sim::results::RunResult;
 
-/// Events per chunk, as the trace reader delivers them.
-pub const CHUNK: usize = 65_536;
+/// Events per chunk.
+pub const CHUNK: usize = 8_192;
 const DOMAIN: DomainId = DomainId(1);
 /// First IOVA of the trace.
 const BASE: u64 = 0x1_0000_0000;
@@ -53,25 +53,54 @@ pub fn maps(pages: u64) -> Chunk {
         .collect()
 }
 
-/// `requests` accesses to `pages` as chunks.
-pub fn accesses(pages: impl Iterator<Item = u64>, requests: usize) -> Vec<Chunk> {
-    let mut chunks = Vec::new();
-    let mut chunk = Chunk::default();
-    for (i, page) in pages.take(requests).enumerate() {
-        let e = Event {
-            flags: Flags::READ,
-            time_ns: i as u64,
-            ..event(Kind::Dma, BASE + page * 4096, 64, 0)
-        };
-        chunk.push(&e);
-        if chunk.len() == CHUNK {
-            let first = chunk.first + CHUNK as u64;
-            chunks.push(std::mem::take(&mut chunk));
-            chunk.first = first;
+/// Accesses to pages, decoded into one chunk that is used again and again, as
+/// a trace reader does.
+pub struct Accesses {
+    pages: Vec<u32>,
+    chunk: Chunk,
+}
+
+impl Accesses {
+    /// `requests` (a multiple of [`CHUNK`]) accesses.
+    pub fn new(pages: impl Iterator<Item = u64>, requests: usize) -> Accesses {
+        let read = Event { flags: Flags::READ, ..event(Kind::Dma, 0, 64, 0) };
+        Accesses {
+            pages: pages.take(requests).map(|p| p as u32).collect(),
+            chunk: std::iter::repeat_n(read, CHUNK).collect(),
         }
     }
-    chunks.push(chunk);
-    chunks
+
+    /// Number of requests.
+    pub fn len(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// True if there is no request.
+    pub fn is_empty(&self) -> bool {
+        self.pages.is_empty()
+    }
+
+    /// Replays all; `clock` tells seconds. Returns the seconds that the replay
+    /// took, without those for filling the chunk.
+    pub fn replay(&mut self, mut replay: Replay, clock: impl Fn() -> f64) -> (f64, RunResult) {
+        let mut seconds = 0.0;
+        for (number, pages) in self.pages.chunks(CHUNK).enumerate() {
+            let chunk = &mut self.chunk;
+            chunk.first = (number * CHUNK) as u64;
+            if pages.len() < chunk.len() {
+                *chunk = (0..pages.len()).map(|i| chunk.event(i)).collect();
+            }
+            let columns = chunk.addr.iter_mut().zip(&mut chunk.time_ns);
+            for (i, (page, (addr, time))) in pages.iter().zip(columns).enumerate() {
+                *addr = (BASE + *page as u64 * 4096) as i64;
+                *time = (number * CHUNK + i) as i64;
+            }
+            let start = clock();
+            replay.run(chunk).expect("one domain");
+            seconds += clock() - start;
+        }
+        (seconds, replay.finish().expect("a valid configuration"))
+    }
 }
 
 /// Facts about a trace of `requests` accesses.
@@ -89,14 +118,6 @@ pub fn prepared(config: &Config, requests: usize) -> Replay {
     let mut replay = Replay::new(config, &info(requests), false);
     replay.run(&maps(zipf::PAGES)).expect("one domain");
     replay
-}
-
-/// Replays all chunks.
-pub fn run(mut replay: Replay, chunks: &[Chunk]) -> RunResult {
-    for chunk in chunks {
-        replay.run(chunk).expect("one domain");
-    }
-    replay.finish().expect("a valid configuration")
 }
 
 /// Seconds that this thread has spent on a CPU (Linux).

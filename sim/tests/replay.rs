@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use ioasim_sim::config::{Config, Layer, preset_names, resolve};
+use ioasim_sim::config::{Config, Layer, Nesting, preset_names, resolve};
 use ioasim_sim::events::{
     Chunk, DomainId, Event, Flags, Kind, OutputSpace, PAGE_SIZE, Pasid, Perm, Requester, Scope,
     TraceInfo,
@@ -596,5 +596,53 @@ fn addresses_beyond_every_table_fault() {
         let (result, verify) = verified(&config(preset, &[]), &trace);
         assert_eq!(result.counters.dma.faults, 2, "{preset}");
         assert!(verify.passed(), "{preset}: {verify:#?}");
+    }
+}
+
+/// Tables larger than the processor's caches are read ahead of the requests;
+/// that changes nothing, whatever the addresses.
+#[test]
+fn large_tables_change_nothing() {
+    let region = |i: u64| i * FRAME + (i % 512) * PAGE_SIZE;
+    let mut events = Vec::new();
+    for i in 0..400 {
+        let out = i * 3 * PAGE_SIZE;
+        let e = World::event(Kind::Map, 1 + (i % 2) as u32, 0, 1);
+        events.push(Event { addr: region(i), out, ..e });
+    }
+    let mut faults = 0;
+    for i in 0..4000u64 {
+        // Half of the requests go to regions that the domain does not have.
+        let (at, domain) = (i * 7 % 400, 1 + (i / 5 % 2) as u32);
+        let wild = i % 97 == 0;
+        let mapped = at % 2 + 1 == domain as u64 && !wild && !(i > 2000 && at < 100);
+        faults += !mapped as u64;
+        let out = if mapped { at * 3 * PAGE_SIZE + 5 } else { 0 };
+        events.push(Event {
+            domain: DomainId(domain),
+            requester: Requester(domain),
+            addr: if wild { u64::MAX << (i % 60) } else { region(at) + 5 },
+            flags: Flags::READ.with(if mapped { Flags::OUT_KNOWN } else { Flags::FAULT }),
+            out,
+            ..Event::new(Kind::Dma)
+        });
+        if i == 2000 {
+            for domain in 1..3 {
+                events.push(World::event(Kind::Unmap, domain, 0, 100 * 512));
+                let flags = Flags::with_scope(Scope::Domain);
+                events.push(Event { flags, ..World::event(Kind::Invalidate, domain, 0, 0) });
+            }
+        }
+    }
+    let info = TraceInfo { iova_bits: 39, ..TraceInfo::default() };
+    let trace = Trace { events, info, ..Trace::default() };
+    for config in configs().iter().filter(|c| c.nesting != Nesting::None) {
+        let result = replay(config, &trace, true, usize::MAX);
+        let verify = result.verify.as_ref().unwrap();
+        assert!(verify.passed(), "{}: {verify:#?}", config.name);
+        assert_eq!(result.counters.dma.faults, faults, "{}", config.name);
+        assert_eq!(result.counters.diagnostics.fault_differences, 0, "{}", config.name);
+        let cut = replay(config, &trace, true, 33);
+        assert_eq!(cut.counters, result.counters, "{}", config.name);
     }
 }

@@ -237,6 +237,7 @@ impl<S: Store> Run for Engine<S> {
                 continue;
             }
             if !self.pending.is_empty() {
+                self.roll_series(chunk.time_ns[at] as u64);
                 self.flush_pending(chunk.first + at as u64);
             }
             let group = at..at + requests;

@@ -308,7 +308,7 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
                 _ => g.told_domain(r),
             };
             let Some(domain) = domain.filter(|d| usable(*d)) else { continue };
-            let touches = r.a + r.size == rec.a || rec.a + rec.size == r.a;
+            let touches = r.a.wrapping_add(r.size) == rec.a || rec.a.wrapping_add(rec.size) == r.a;
             if touches || near.is_none_or(|(distance, _)| i - index < distance) {
                 near = Some((i - index, domain));
             }

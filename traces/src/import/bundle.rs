@@ -6,7 +6,7 @@
 //! VMM's log, the VMM's shadow operations in the hypervisor's ftrace, the
 //! hypervisor's descriptors in the host's log. Three [`Aligner`]s pair them
 //! and tell the clocks' differences. The four inputs are then merged by time
-//! on the host's clock, under these constraints (`ready` and the `flush`
+//! on the host's clock, under these constraints (`ready` and the `write`
 //! methods):
 //!
 //! * what the guest did before it submitted a descriptor stands before the
@@ -95,6 +95,7 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink>
         let mut out = Emitter::new(sink);
         out.caching_mode = true;
         out.covered = true;
+        out.guest_devices = false;
         out.unmap_by_invalidation = false;
         Bundle {
             host: LogReader::new(host, false),
@@ -381,7 +382,7 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink>
         if rec.peer == NONE || rec.flags == 0 {
             return pieces;
         }
-        let end = rec.a + rec.c;
+        let end = rec.a.saturating_add(rec.c);
         let mut next = rec.a;
         for (_, r) in self.hypervisor.window.from(rec.peer) {
             if r.kind != FtKind::Map || r.a != next {

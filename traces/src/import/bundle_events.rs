@@ -163,7 +163,7 @@ impl State {
         self.counts.shadow_hpa_checked += 1;
         let right = pieces.iter().all(|p| {
             (0..p.size >> 12).all(|i| {
-                let gpa = rec.b + (p.a - rec.a) + (i << 12);
+                let gpa = rec.b.wrapping_add(p.a - rec.a).wrapping_add(i << 12);
                 self.parent.lookup(PARENT, gpa >> 12) == Some((p.b >> 12) + i)
             })
         });

@@ -50,7 +50,7 @@ impl Clock {
         let mut seam = false;
         if time >= self.last {
             self.last = time;
-        } else if self.last - time <= JITTER_NS {
+        } else if self.last.saturating_sub(time) <= JITTER_NS {
             self.clamped += 1;
         } else {
             self.shift = Some(self.last.wrapping_sub(stamp));

@@ -100,10 +100,12 @@ impl Descriptor {
         }
     }
 
-    /// Requester of a device-selective context invalidation.
+    /// Requester of a device-selective context invalidation; `None` also if
+    /// it names several functions (FM, bits 49:48).
     pub(crate) fn context_device(self) -> Option<u32> {
-        (self.kind() == kind::CONTEXT && self.granularity() == PAGE)
-            .then_some((self.qw0 >> 32) as u32 & 0xffff)
+        let one =
+            self.kind() == kind::CONTEXT && self.granularity() == PAGE && self.qw0 >> 48 & 3 == 0;
+        one.then_some((self.qw0 >> 32) as u32 & 0xffff)
     }
 
     /// A number that is equal where the descriptor says the same, whether it

@@ -56,6 +56,8 @@ pub(crate) struct Emitter<S> {
     pub(crate) caching_mode: bool,
     /// The guest's ftrace covers the present.
     pub(crate) covered: bool,
+    /// Requester ids are the guest's own.
+    pub(crate) guest_devices: bool,
     /// Invalidations are signs of unmaps: nothing else tells about them.
     pub(crate) unmap_by_invalidation: bool,
     pub(crate) counts: EmitCounts,
@@ -74,6 +76,7 @@ impl<S: EventSink> Emitter<S> {
             last: 0,
             caching_mode: false,
             covered: false,
+            guest_devices: true,
             unmap_by_invalidation: true,
             counts: EmitCounts::default(),
             removed: Vec::new(),
@@ -352,6 +355,10 @@ impl<S: EventSink> Emitter<S> {
                     self.dirty.clear();
                 }
             }
+        }
+        if !self.guest_devices {
+            // The guest's numbers mean other devices than the trace's.
+            e.requester = Requester::NONE;
         }
         e.cpu = cpu.map_or(-1, cpu_column);
         self.counts.invalidations += 1;

@@ -263,4 +263,35 @@ mod tests {
             assert!(matches!(parse(text.as_bytes()), Line::Damaged(_)), "{text}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn printed_events_read_back(
+            iova in 0..u64::MAX / 2,
+            pages in 1..1024u64,
+            out in 0..u64::MAX / 2,
+            cpu in 0..4096u32,
+            pid: u32,
+            task in "[ -~]{1,16}",
+            us in 0..1_000_000u64,
+        ) {
+            let size = pages << 12;
+            let text = format!(
+                "{task:>16}-{pid:<7} [{cpu:03}] d.h1.  {:>5}.{us:06}: map: IOMMU: \
+                 iova=0x{iova:016x} - 0x{:016x} paddr=0x{out:016x} size={size}",
+                77, iova + size
+            );
+            let prefix = Prefix { time: 77_000_000_000 + us as i64 * 1000, cpu, pid };
+            proptest::prop_assert_eq!(
+                parse(text.as_bytes()),
+                Line::Event(prefix, Event::Map { iova, size, out })
+            );
+        }
+
+        #[test]
+        fn any_bytes_can_be_parsed(bytes: Vec<u8>) {
+            let _ = parse(&bytes);
+            let _ = parse(&[b"a-1 [000] 1.5: map: IOMMU: iova=0x", &bytes[..]].concat());
+        }
+    }
 }

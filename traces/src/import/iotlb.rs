@@ -15,33 +15,44 @@ struct Entry {
     domain: u32,
 }
 
-/// The entries, in buckets by the low 8 bits of their page number: those are
-/// what QEMU's page-selective invalidation compares.
+impl Entry {
+    /// Bucket of large pages: those of one size are spread by their number.
+    fn large_bucket(gfn: u64, mask: u64) -> usize {
+        (gfn >> (mask + 1).trailing_zeros() & 0xff) as usize
+    }
+}
+
+/// The entries. Those of 4 KiB are in buckets by the low 8 bits of their page
+/// number, which are what QEMU's page-selective invalidation compares.
 #[derive(Debug)]
 pub(crate) struct Iotlb {
-    buckets: Vec<Vec<Entry>>,
+    small: Vec<Vec<Entry>>,
+    /// Large pages, and the masks (pages minus one) that occur.
+    large: Vec<Vec<Entry>>,
+    masks: Vec<u64>,
     entries: usize,
-    /// Entries larger than a page; all are in bucket 0.
-    large: usize,
 }
 
 impl Default for Iotlb {
     fn default() -> Self {
-        Iotlb { buckets: vec![Vec::new(); 256], entries: 0, large: 0 }
+        let buckets = || vec![Vec::new(); 256];
+        Iotlb { small: buckets(), large: buckets(), masks: Vec::new(), entries: 0 }
     }
 }
 
 impl Iotlb {
     /// Output page cached for a device's page, if there is an entry.
     pub(crate) fn lookup(&self, sid: u32, page: u64) -> Option<u64> {
-        let find = |bucket: u64| {
-            self.buckets[bucket as usize]
-                .iter()
-                .find(|e| e.sid == sid && page & !e.mask == e.gfn)
-                .map(|e| e.out + (page & e.mask))
+        let find = |bucket: &[Entry], mask: u64| {
+            let gfn = page & !mask;
+            let e = bucket.iter().find(|e| e.gfn == gfn && e.sid == sid && e.mask == mask)?;
+            Some(e.out + (page & mask))
         };
-        let own = page & 0xff;
-        find(own).or_else(|| (self.large > 0 && own != 0).then(|| find(0)).flatten())
+        find(&self.small[(page & 0xff) as usize], 0).or_else(|| {
+            self.masks
+                .iter()
+                .find_map(|m| find(&self.large[Entry::large_bucket(page & !m, *m)], *m))
+        })
     }
 
     /// A miss fills the cache (`vtd_update_iotlb`). `mask` is pages minus one.
@@ -50,8 +61,15 @@ impl Iotlb {
         if self.entries >= MAX_ENTRIES {
             self.clear();
         }
+        let bucket = if mask == 0 {
+            &mut self.small[(gfn & 0xff) as usize]
+        } else {
+            if !self.masks.contains(&mask) {
+                self.masks.push(mask);
+            }
+            &mut self.large[Entry::large_bucket(gfn, mask)]
+        };
         let entry = Entry { gfn, out: out & !mask, mask, sid, domain };
-        let bucket = &mut self.buckets[(gfn & 0xff) as usize];
         if let Some(old) =
             bucket.iter_mut().find(|e| e.sid == sid && e.gfn == gfn && e.mask == mask)
         {
@@ -60,22 +78,21 @@ impl Iotlb {
         }
         bucket.push(entry);
         self.entries += 1;
-        self.large += usize::from(mask != 0);
     }
 
     /// Drops everything (`vtd_reset_iotlb`).
     pub(crate) fn clear(&mut self) {
-        for b in &mut self.buckets {
+        for b in self.small.iter_mut().chain(&mut self.large) {
             b.clear();
         }
+        self.masks.clear();
         self.entries = 0;
-        self.large = 0;
     }
 
     /// Domain-selective invalidation.
     pub(crate) fn drop_domain(&mut self, domain: u32) {
-        for b in 0..256 {
-            self.retain(b, |e| e.domain != domain);
+        for b in self.small.iter_mut().chain(&mut self.large) {
+            retain(b, &mut self.entries, |e| e.domain != domain);
         }
     }
 
@@ -83,27 +100,31 @@ impl Iotlb {
     /// kept in 8 bits, so pages with the same low bits go as well.
     pub(crate) fn drop_pages(&mut self, domain: u32, page: u64, am: u64) {
         let (low, n) = if am >= 8 { (0, 256) } else { (page & 0xff & !((1 << am) - 1), 1 << am) };
-        for bucket in low..low + n {
+        for b in &mut self.small[low as usize..(low + n) as usize] {
             // All entries of these buckets agree in the bits compared.
-            self.retain(bucket as usize, |e| e.domain != domain);
+            retain(b, &mut self.entries, |e| e.domain != domain);
         }
-        // The page at the address itself, which can only matter if large.
-        if self.large > 0 && low != 0 {
-            self.retain(0, |e| e.domain != domain || page & !e.mask != e.gfn);
+        if self.masks.is_empty() {
+            return;
+        }
+        // Large pages have zeros there; and the one at the address itself.
+        for b in &mut self.large {
+            retain(b, &mut self.entries, |e| {
+                e.domain != domain || low != 0 && page & !e.mask != e.gfn
+            });
         }
     }
+}
 
-    fn retain(&mut self, bucket: usize, keep: impl Fn(&Entry) -> bool) {
-        let b = &mut self.buckets[bucket];
-        let mut i = 0;
-        while i < b.len() {
-            if keep(&b[i]) {
-                i += 1;
-            } else {
-                let e = b.swap_remove(i);
-                self.entries -= 1;
-                self.large -= usize::from(e.mask != 0);
-            }
+/// Removes what is not to be kept.
+fn retain(bucket: &mut Vec<Entry>, entries: &mut usize, keep: impl Fn(&Entry) -> bool) {
+    let mut i = 0;
+    while i < bucket.len() {
+        if keep(&bucket[i]) {
+            i += 1;
+        } else {
+            bucket.swap_remove(i);
+            *entries -= 1;
         }
     }
 }

@@ -25,6 +25,7 @@ mod join;
 mod joined;
 mod lines;
 mod nested;
+mod order;
 mod qemu;
 mod qemu_line;
 mod report;

@@ -56,8 +56,8 @@ pub(crate) struct LogReader<L> {
     raw: Option<(u64, u64)>,
     /// Thread that just logged `vtd_dmar_enable`: a reset follows.
     enabling: Option<u32>,
-    /// A pass-through that waits for its `vtd_dmar_translate`.
-    contexts: FxHashMap<u32, (u64, u64)>,
+    /// High halves of context entries, by device.
+    contexts: FxHashMap<u32, u64>,
     /// Names of other emulated IOMMUs seen.
     pub(crate) other_iommu: Option<&'static str>,
     /// Keep the records that only a VMM's log needs.
@@ -238,15 +238,8 @@ impl<L: LineSource> LogReader<L> {
                     w.push(rec);
                 }
             }
-            Event::Context { sid, high, low, .. } => self.context(w, rec, sid, high, low),
-            Event::ReplayContext { sid, domain, high } => {
-                rec.kind = LogKind::Context;
-                (rec.sid, rec.domain, rec.a) = (sid, domain, high);
-                self.note_levels(high);
-                if self.vmm {
-                    w.push(rec);
-                }
-            }
+            Event::Context { sid, high } => self.context(sid, high),
+            Event::ReplayContext { sid, high } => self.context(sid, high),
             Event::Switch { .. }
             | Event::UnmapWhole { .. }
             | Event::WalkOne { .. }
@@ -323,17 +316,13 @@ impl<L: LineSource> LogReader<L> {
         push_descriptor(w, rec, d);
     }
 
-    /// A context entry, hit or filled: new ones are kept.
-    fn context(&mut self, w: &mut LogWindow, mut rec: LogRec, sid: u32, high: u64, low: u64) {
-        if self.contexts.insert(sid, (high, low)) == Some((high, low)) {
-            return;
+    /// A context entry, hit or filled. In legacy mode its high half has the
+    /// domain (bits 87:72) and is never 0 there; in scalable mode both are in
+    /// the PASID entry, which is not logged.
+    fn context(&mut self, sid: u32, high: u64) {
+        if high >> 8 & 0xffff != 0 && self.contexts.insert(sid, high) != Some(high) {
+            self.note_levels(high);
         }
-        self.note_levels(high);
-        rec.kind = LogKind::Context;
-        rec.sid = sid;
-        rec.domain = (high >> 8) as u32 & 0xffff;
-        (rec.a, rec.b) = (high, low);
-        w.push(rec);
     }
 
     /// Address width of a legacy context entry (bits 66:64): 1 is 39 bits or
@@ -345,7 +334,7 @@ impl<L: LineSource> LogReader<L> {
     }
 
     fn domain_of(&self, sid: u32) -> u32 {
-        self.contexts.get(&sid).map_or(u32::MAX, |(high, _)| (high >> 8) as u32 & 0xffff)
+        self.contexts.get(&sid).map_or(u32::MAX, |high| (high >> 8) as u32 & 0xffff)
     }
 
     /// Events of a VMM that shadows the guest's table. The shadow operations

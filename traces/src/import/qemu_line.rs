@@ -57,7 +57,7 @@ pub(crate) enum Event {
     /// `vtd_dmar_enable`
     DmarEnable { on: bool },
     /// `vtd_iotlb_cc_hit` and `vtd_iotlb_cc_update`: a context entry.
-    Context { hit: bool, sid: u32, high: u64, low: u64 },
+    Context { sid: u32, high: u64 },
     /// `vtd_dmar_fault`
     Fault { sid: u32, addr: u64, write: bool },
     /// `vtd_translate_pt`: passed through.
@@ -67,7 +67,7 @@ pub(crate) enum Event {
     /// `vtd_as_unmap_whole`
     UnmapWhole { sid: u32, start: u64, size: u64 },
     /// `vtd_replay_ce_valid`
-    ReplayContext { sid: u32, domain: u32, high: u64 },
+    ReplayContext { sid: u32, high: u64 },
     /// `vtd_page_walk_one`: the shadow's change; perm 0 is an unmap.
     WalkOne { domain: u32, iova: u64, gpa: u64, mask: u64, perm: u32 },
     /// `vfio_iommu_map_notify`, end inclusive.
@@ -93,7 +93,7 @@ pub(crate) fn parse(bytes: &[u8]) -> (Stamp, Line<'_>) {
     }
     match frequent(c) {
         Some(event) => (stamp, Line::Event(event)),
-        None => any(bytes, c.rest(), stamp),
+        None => rare(bytes, c.rest(), stamp),
     }
 }
 
@@ -128,7 +128,7 @@ fn frequent(mut c: Cursor<'_>) -> Option<Event> {
 }
 
 /// Any line, behind its stamp.
-fn any<'a>(bytes: &'a [u8], rest: &'a [u8], stamp: Stamp) -> (Stamp, Line<'a>) {
+fn rare<'a>(bytes: &'a [u8], rest: &'a [u8], stamp: Stamp) -> (Stamp, Line<'a>) {
     if rest.is_empty() {
         return (
             stamp,
@@ -199,8 +199,8 @@ fn parse_vtd(name: &[u8], c: &mut Cursor<'_>) -> Option<Option<Event>> {
         b"inv_desc" => inv_desc(c),
         b"inv_desc_iotlb_pages" => inv_pages(c),
         b"page_walk_one" => walk_one(c),
-        b"iotlb_cc_hit" => context(c, b"IOTLB context hit bus 0x", true),
-        b"iotlb_cc_update" => context(c, b"IOTLB context update bus 0x", false),
+        b"iotlb_cc_hit" => context(c, b"IOTLB context hit bus 0x"),
+        b"iotlb_cc_update" => context(c, b"IOTLB context update bus 0x"),
         b"inv_desc_iotlb_domain" => after(c, b"iotlb invalidate whole domain 0x")
             .and_then(Cursor::hex32)
             .map(|domain| Event::InvDomain { domain }),
@@ -312,7 +312,7 @@ fn walk_one(c: &mut Cursor<'_>) -> Option<Event> {
     Some(Event::WalkOne { domain, iova, gpa, mask, perm })
 }
 
-fn context(c: &mut Cursor<'_>, text: &[u8], hit: bool) -> Option<Event> {
+fn context(c: &mut Cursor<'_>, text: &[u8]) -> Option<Event> {
     c.lit(text)?;
     let bus = c.hex32().filter(|b| *b < 256)?;
     c.lit(b" devfn 0x")?;
@@ -320,7 +320,8 @@ fn context(c: &mut Cursor<'_>, text: &[u8], hit: bool) -> Option<Event> {
     c.lit(b" high 0x")?;
     let high = c.hex()?;
     c.lit(b" low 0x")?;
-    Some(Event::Context { hit, sid: bus << 8 | devfn, high, low: c.hex()? })
+    c.hex()?;
+    Some(Event::Context { sid: bus << 8 | devfn, high })
 }
 
 fn cc_devices(c: &mut Cursor<'_>) -> Option<Event> {
@@ -379,9 +380,9 @@ fn replay_context(c: &mut Cursor<'_>) -> Option<Event> {
     c.lit(b" replay valid context device ")?;
     let sid = device(c)?;
     c.lit(b" domain 0x")?;
-    let domain = domain(c)?;
+    domain(c)?;
     c.lit(b" hi 0x")?;
-    Some(Event::ReplayContext { sid, domain, high: c.hex()? })
+    Some(Event::ReplayContext { sid, high: c.hex()? })
 }
 
 fn vfio_notify(c: &mut Cursor<'_>) -> Option<Event> {
@@ -430,10 +431,11 @@ fn domain(c: &mut Cursor<'_>) -> Option<u32> {
     c.hex32().filter(|v| *v < u32::MAX - 1)
 }
 
-/// An address mask: a page size minus one.
+/// An address mask: a page size minus one, 4 KiB to the span of a 57-bit
+/// table's top entry.
 #[inline]
 fn page_mask(mask: u64) -> Option<u64> {
-    (mask >= 0xfff && mask.wrapping_add(1).count_ones() <= 1).then_some(mask)
+    (0xfff..1 << 48).contains(&mask).then_some(mask).filter(|m| (m + 1).is_power_of_two())
 }
 
 #[cfg(test)]

@@ -49,6 +49,13 @@ fn check<L: LineSource, F: LineSource, S: EventSink>(join: &Join<L, F, S>) -> Re
             ),
         ));
     }
+    if g.reader.counts.descriptors == 0 {
+        return Err(import_error(
+            path,
+            "no invalidation descriptor (qi_submit) in it, so its clock cannot be set against the \
+             log's; record the events of intel_iommu beside those of iommu, or import the log alone",
+        ));
+    }
     // Machines of one kind boot alike, so a few pairs prove nothing.
     let in_log =
         join.log.counts.raw_descriptors - join.log.counts.waits + join.log.counts.decoded_only;

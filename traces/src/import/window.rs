@@ -29,8 +29,6 @@ pub(crate) enum LogKind {
     /// Caches emptied by the IOMMU; `c` = 1 if translation is on afterwards,
     /// 0 if off, 2 if the line does not tell.
     Reset,
-    /// A context entry: `domain`, `a` = high, `b` = low.
-    Context,
     /// `vtd_switch_address_space`: `c` = enabled.
     Switch,
     /// `vtd_page_walk_one`: `a` = IOVA, `b` = GPA, `c` = mask, flags = perm.

@@ -141,7 +141,7 @@ impl LogWindow {
         self.recs
             .iter()
             .skip(1)
-            .take_while(|r| matches!(r.kind, LogKind::Walk | LogKind::Void | LogKind::Context))
+            .take_while(|r| matches!(r.kind, LogKind::Walk | LogKind::Void))
             .filter(|r| r.kind == LogKind::Walk)
     }
 
