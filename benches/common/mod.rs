@@ -14,6 +14,8 @@ pub const CHUNK: usize = 8_192;
 const DOMAIN: DomainId = DomainId(1);
 /// First IOVA of the trace.
 const BASE: u64 = 0x1_0000_0000;
+/// First GPA: not aligned to the IOVA beyond 4 KiB.
+const GPA: u64 = 0x2000_1000;
 
 /// The preset with settings.
 pub fn config(preset: &str, settings: &[&str]) -> Config {
@@ -49,7 +51,7 @@ pub fn maps(pages: u64) -> Chunk {
     let end = BASE + pages * 4096;
     (BASE..end)
         .step_by(step as usize)
-        .map(|at| event(Kind::Map, at, step.min(end - at), at - BASE + 0x2000_1000))
+        .map(|at| event(Kind::Map, at, step.min(end - at), at - BASE + GPA))
         .collect()
 }
 
@@ -63,7 +65,8 @@ pub struct Accesses {
 impl Accesses {
     /// `requests` (a multiple of [`CHUNK`]) accesses.
     pub fn new(pages: impl Iterator<Item = u64>, requests: usize) -> Accesses {
-        let read = Event { flags: Flags::READ, ..event(Kind::Dma, 0, 64, 0) };
+        let flags = Flags::READ.with(Flags::OUT_KNOWN);
+        let read = Event { flags, ..event(Kind::Dma, 0, 64, 0) };
         Accesses {
             pages: pages.take(requests).map(|p| p as u32).collect(),
             chunk: std::iter::repeat_n(read, CHUNK).collect(),
@@ -90,9 +93,10 @@ impl Accesses {
             if pages.len() < chunk.len() {
                 *chunk = (0..pages.len()).map(|i| chunk.event(i)).collect();
             }
-            let columns = chunk.addr.iter_mut().zip(&mut chunk.time_ns);
-            for (i, (page, (addr, time))) in pages.iter().zip(columns).enumerate() {
+            let columns = chunk.addr.iter_mut().zip(&mut chunk.out).zip(&mut chunk.time_ns);
+            for (i, (page, ((addr, out), time))) in pages.iter().zip(columns).enumerate() {
                 *addr = (BASE + *page as u64 * 4096) as i64;
+                *out = (GPA + *page as u64 * 4096) as i64;
                 *time = (number * CHUNK + i) as i64;
             }
             let start = clock();

@@ -136,8 +136,11 @@ proptest! {
     }
 
     #[test]
-    fn lru_sets(shape in shape(), ops in vec(op(), 1..400)) {
-        check_lru_sets(shape, &ops)?;
+    fn lru_sets((sets, _) in shape(), ops in vec(op(), 1..400)) {
+        check_lru_sets::<1>(sets, &ops)?;
+        check_lru_sets::<2>(sets, &ops)?;
+        check_lru_sets::<4>(sets, &ops)?;
+        check_lru_sets::<16>(sets, &ops)?;
     }
 
     #[test]
@@ -162,9 +165,9 @@ proptest! {
 }
 
 /// The walker's caches are LRU in another form.
-fn check_lru_sets((sets, ways): (usize, usize), ops: &[Op]) -> Result<(), TestCaseError> {
-    let mut cache = LruSets::<u64>::new(sets * ways, ways);
-    let mut model = Model::new(Policy::Lru, sets * ways, ways, 0);
+fn check_lru_sets<const W: usize>(sets: usize, ops: &[Op]) -> Result<(), TestCaseError> {
+    let mut cache = LruSets::<u64, W>::new(sets * W);
+    let mut model = Model::new(Policy::Lru, sets * W, W, 0);
     for (i, op) in ops.iter().enumerate() {
         match *op {
             Op::Get(key) => prop_assert_eq!(cache.get(key), model.get(key), "{} {:?}", i, op),

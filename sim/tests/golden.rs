@@ -227,7 +227,8 @@ fn run_cached<S: Store>(case: &Value, store: S, caches: fn() -> WalkCaches) -> (
                     && !both_bare
                 {
                     let base = t.out & !(t.size.bytes() - 1);
-                    iotlb.fill(TAG, addr, t.size, Cached::new(base, t.perm));
+                    let filled = iotlb.fill(TAG, addr, t.size, Cached::new(base, t.perm));
+                    iotlb.cause(&filled);
                 }
                 got
             }

@@ -227,7 +227,8 @@ fn run<S: Store>(store: S, mut slow: impl Slow, ops: &[Op]) -> Result<MissCauses
                             full.insert(key, perm);
                         }
                         slow.insert(key, perm);
-                        (iotlb.fill(tag, addr, size, Cached::new(addr & !0xfff, perm)), expected)
+                        let filled = iotlb.fill(tag, addr, size, Cached::new(addr & !0xfff, perm));
+                        (iotlb.cause(&filled), expected)
                     }
                     None => {
                         let keys = PageSize::ALL.map(|s| key(tag, s, addr));
@@ -347,7 +348,11 @@ impl<S: Store> Hand<S> {
         let addr = page << 12;
         match self.0.lookup(Tag(0), addr, Perm::READ) {
             Some(_) => None,
-            None => Some(self.0.fill(Tag(0), addr, PageSize::Size4K, Cached::new(addr, Perm::RW))),
+            None => {
+                let value = Cached::new(addr, Perm::RW);
+                let filled = self.0.fill(Tag(0), addr, PageSize::Size4K, value);
+                Some(self.0.cause(&filled))
+            }
         }
     }
 
@@ -402,9 +407,11 @@ fn the_documented_examples() {
     // Right missing: the entry is there, but no cache could have answered.
     let mut h = two_ways();
     h.0.lookup(Tag(0), 0, Perm::READ);
-    h.0.fill(Tag(0), 0, PageSize::Size4K, Cached::new(0, Perm::READ));
+    let filled = h.0.fill(Tag(0), 0, PageSize::Size4K, Cached::new(0, Perm::READ));
+    h.0.cause(&filled);
     assert_eq!(h.0.lookup(Tag(0), 0, Perm::WRITE), None);
-    let cause = h.0.fill(Tag(0), 0, PageSize::Size4K, Cached::new(0, Perm::RW));
+    let filled = h.0.fill(Tag(0), 0, PageSize::Size4K, Cached::new(0, Perm::RW));
+    let cause = h.0.cause(&filled);
     assert_eq!(cause, Invalidation);
 
     // Faults: never translated, then translated and invalidated.

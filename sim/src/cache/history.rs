@@ -1,8 +1,6 @@
 //! What has been referenced before: tells cold misses and misses caused by
 //! invalidations apart from the rest.
 
-use rustc_hash::FxHashMap;
-
 use super::{Key, Tag};
 use crate::events::Perm;
 
@@ -13,6 +11,69 @@ const SEEN: u8 = 1;
 const HELD: u8 = 2;
 /// Where the rights begin that it holds the page with.
 const RIGHTS_SHIFT: u32 = 2;
+
+/// No block.
+const NONE: u32 = u32::MAX;
+
+/// One block's place in the hash chains.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    /// `key / 512`.
+    number: u64,
+    /// Next block of the same bucket.
+    next: u32,
+    /// The tag's epoch at which `HELD` bits are valid.
+    epoch: u32,
+}
+
+/// Blocks by number; chained, at most one block per bucket on average.
+#[derive(Clone, Debug, Default)]
+struct Blocks {
+    heads: Vec<u32>,
+    all: Vec<Block>,
+}
+
+impl Blocks {
+    /// Fibonacci hashing; `heads` is a power of two and not empty.
+    #[inline(always)]
+    fn bucket(&self, number: u64) -> usize {
+        let hash = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (hash >> (u64::BITS - self.heads.len().trailing_zeros())) as usize
+    }
+
+    #[inline(always)]
+    fn get(&self, number: u64) -> Option<u32> {
+        if self.heads.is_empty() {
+            return None;
+        }
+        let mut at = self.heads[self.bucket(number)];
+        while at != NONE {
+            let block = &self.all[at as usize];
+            if block.number == number {
+                return Some(at);
+            }
+            at = block.next;
+        }
+        None
+    }
+
+    /// Adds a block that is not present.
+    #[cold]
+    fn add(&mut self, number: u64, epoch: u32) -> u32 {
+        if self.all.len() * 2 >= self.heads.len() {
+            self.heads = vec![NONE; (self.heads.len() * 2).max(64)];
+            for at in 0..self.all.len() {
+                let bucket = self.bucket(self.all[at].number);
+                self.all[at].next = std::mem::replace(&mut self.heads[bucket], at as u32);
+            }
+        }
+        let at = self.all.len() as u32;
+        let bucket = self.bucket(number);
+        let next = std::mem::replace(&mut self.heads[bucket], at);
+        self.all.push(Block { number, next, epoch });
+        at
+    }
+}
 
 /// What is known of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,20 +88,18 @@ pub enum Seen {
 }
 
 /// An infinitely large cache in one byte per page: exact, and cheap because
-/// neighbouring pages share a block (one hash look-up per 512 pages' block).
+/// neighbouring pages share a block (one hash look-up among few blocks).
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    /// Block number by `key / 512`.
-    blocks: FxHashMap<u64, u32>,
+    blocks: Blocks,
     /// 512 bytes per block.
     state: Vec<u8>,
-    /// Per block: the tag's epoch at which `HELD` bits are valid.
-    epoch: Vec<u32>,
     /// Per tag: number of invalidations of the whole tag.
     tag_epoch: Vec<u32>,
 }
 
 impl History {
+    #[inline(always)]
     fn tag_epoch(&mut self, tag: Tag) -> u32 {
         let at = tag.0 as usize;
         if at >= self.tag_epoch.len() {
@@ -51,15 +110,17 @@ impl History {
 
     /// Records a reference to `key` that needs `needed` and whose walk grants
     /// `rights`; returns what was known before.
-    #[inline]
+    #[inline(always)]
     pub fn reference(&mut self, key: Key, needed: Perm, rights: Perm) -> Seen {
         let epoch = self.tag_epoch(key.tag());
-        let next = self.epoch.len() as u32;
-        let block = *self.blocks.entry(key.bits() / BLOCK as u64).or_insert(next);
-        if block == next {
-            self.epoch.push(epoch);
-            self.state.resize(self.state.len() + BLOCK, 0);
-        }
+        let number = key.bits() / BLOCK as u64;
+        let block = match self.blocks.get(number) {
+            Some(block) => block,
+            None => {
+                self.state.resize(self.state.len() + BLOCK, 0);
+                self.blocks.add(number, epoch)
+            }
+        };
         self.refresh(block, epoch);
         let state = &mut self.state[block as usize * BLOCK + key.bits() as usize % BLOCK];
         let before = seen(*state, needed);
@@ -67,23 +128,10 @@ impl History {
         before
     }
 
-    /// Where the state of `key` is, if it has one.
-    #[inline]
-    pub fn place(&self, key: Key) -> Option<usize> {
-        let block = *self.blocks.get(&(key.bits() / BLOCK as u64))?;
-        Some(block as usize * BLOCK + key.bits() as usize % BLOCK)
-    }
-
-    /// The state at a place; 0 beyond the end.
-    #[inline]
-    pub fn at(&self, place: usize) -> u8 {
-        self.state.get(place).copied().unwrap_or(0)
-    }
-
     /// What is known of `key`, without a reference (for requests that fault).
     pub fn peek(&mut self, key: Key, needed: Perm) -> Seen {
         let epoch = self.tag_epoch(key.tag());
-        let Some(block) = self.blocks.get(&(key.bits() / BLOCK as u64)).copied() else {
+        let Some(block) = self.blocks.get(key.bits() / BLOCK as u64) else {
             return Seen::Never;
         };
         self.refresh(block, epoch);
@@ -93,8 +141,8 @@ impl History {
     #[inline]
     fn refresh(&mut self, block: u32, epoch: u32) {
         let at = block as usize;
-        if self.epoch[at] != epoch {
-            self.epoch[at] = epoch;
+        if self.blocks.all[at].epoch != epoch {
+            self.blocks.all[at].epoch = epoch;
             for s in &mut self.state[at * BLOCK..(at + 1) * BLOCK] {
                 *s &= SEEN;
             }
@@ -106,16 +154,17 @@ impl History {
     pub fn invalidate(&mut self, first: Key, last: Key) {
         let (first, last) = (first.bits(), last.bits());
         let (low, high) = (first / BLOCK as u64, last / BLOCK as u64);
-        if high - low >= self.blocks.len() as u64 {
-            let History { blocks, state, .. } = self;
-            for (number, block) in blocks.iter().filter(|(n, _)| (low..=high).contains(n)) {
-                clear(state, *block, *number, first, last);
+        if high - low >= self.blocks.all.len() as u64 {
+            for (at, block) in self.blocks.all.iter().enumerate() {
+                if (low..=high).contains(&block.number) {
+                    clear(&mut self.state, at as u32, block.number, first, last);
+                }
             }
             return;
         }
         for number in low..=high {
-            if let Some(block) = self.blocks.get(&number) {
-                clear(&mut self.state, *block, number, first, last);
+            if let Some(block) = self.blocks.get(number) {
+                clear(&mut self.state, block, number, first, last);
             }
         }
     }

@@ -14,19 +14,19 @@ pub struct Cached(u64);
 
 impl Cached {
     /// A translation to the page at `out` (4 KiB aligned).
-    #[inline]
+    #[inline(always)]
     pub fn new(out: u64, perm: Perm) -> Cached {
         Cached(out & !0xfff | perm.0 as u64)
     }
 
     /// Output address of the page.
-    #[inline]
+    #[inline(always)]
     pub fn out(self) -> u64 {
         self.0 & !0xfff
     }
 
     /// Rights.
-    #[inline]
+    #[inline(always)]
     pub fn perm(self) -> Perm {
         Perm((self.0 & 3) as u8)
     }
@@ -97,27 +97,27 @@ impl<P: Replacement<Config = NoConfig>> SetAssocStore<P> {
 }
 
 impl<P: Replacement<Config = NoConfig>> Store for SetAssocStore<P> {
-    #[inline]
+    #[inline(always)]
     fn get(&mut self, key: Key) -> Option<Cached> {
         self.cache.get(key)
     }
 
-    #[inline]
+    #[inline(always)]
     fn peek(&self, key: Key) -> Option<Cached> {
         self.cache.peek(key)
     }
 
-    #[inline]
+    #[inline(always)]
     fn holds(&self, size: PageSize) -> bool {
         self.cache.holds(size)
     }
 
-    #[inline]
+    #[inline(always)]
     fn insert(&mut self, key: Key, value: Cached) -> usize {
         self.cache.insert(key, value).evicted.is_some() as usize
     }
 
-    #[inline]
+    #[inline(always)]
     fn insert_absent(&mut self, key: Key, value: Cached) -> usize {
         self.cache.insert_absent(key, value).evicted.is_some() as usize
     }
@@ -159,22 +159,22 @@ impl FlushWhenFullStore {
 }
 
 impl Store for FlushWhenFullStore {
-    #[inline]
+    #[inline(always)]
     fn get(&mut self, key: Key) -> Option<Cached> {
         self.cache.get(key)
     }
 
-    #[inline]
+    #[inline(always)]
     fn peek(&self, key: Key) -> Option<Cached> {
         self.cache.get(key)
     }
 
-    #[inline]
+    #[inline(always)]
     fn holds(&self, size: PageSize) -> bool {
         self.cache.holds(size)
     }
 
-    #[inline]
+    #[inline(always)]
     fn insert(&mut self, key: Key, value: Cached) -> usize {
         self.cache.insert(key, value)
     }
@@ -226,9 +226,23 @@ pub enum MissCause {
     Conflict,
 }
 
+/// A miss that filled the IOTLB, kept until its cause is asked for.
+///
+/// The history of a page is seldom in the processor's caches; asked for many
+/// pages in a row, the reads overlap.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "the history has to learn of the reference"]
+pub struct Filled {
+    key: Key,
+    needed: Perm,
+    rights: Perm,
+    /// The fully associative reference held the page.
+    reference_held: bool,
+}
+
 impl MissCauses {
     /// Adds one miss.
-    #[inline]
+    #[inline(always)]
     pub fn add(&mut self, cause: MissCause) {
         match cause {
             MissCause::Cold => self.cold += 1,
@@ -277,7 +291,7 @@ impl<S: Store> Iotlb<S> {
 
     /// Looks `addr` up in all page sizes present, smallest first. An entry
     /// without the rights that are `needed` is no hit: the walk decides.
-    #[inline]
+    #[inline(always)]
     pub fn lookup(&mut self, tag: Tag, addr: u64, needed: Perm) -> Option<u64> {
         self.needed = needed;
         self.denied = false;
@@ -305,29 +319,38 @@ impl<S: Store> Iotlb<S> {
         None
     }
 
-    /// Inserts the translation that a miss's walk found; returns the cause of
-    /// the miss. Comes after the [`Iotlb::lookup`] that missed.
-    #[inline]
-    pub fn fill(&mut self, tag: Tag, addr: u64, size: PageSize, value: Cached) -> MissCause {
+    /// Inserts the translation that a miss's walk found. Comes after the
+    /// [`Iotlb::lookup`] that missed; [`Iotlb::cause`] then tells why.
+    #[inline(always)]
+    pub fn fill(&mut self, tag: Tag, addr: u64, size: PageSize, value: Cached) -> Filled {
         let key = Key::new(tag, size, addr);
-        let cause = match self.history.reference(key, self.needed, value.perm()) {
-            Seen::Never => MissCause::Cold,
-            Seen::Invalidated => MissCause::Invalidation,
-            Seen::Held => {
-                let conflict = self.reference.as_mut().is_some_and(|r| r.get(key).is_some());
-                if conflict { MissCause::Conflict } else { MissCause::Capacity }
+        let reference_held = match &mut self.reference {
+            None => false,
+            Some(reference) => {
+                let held = reference.get(key).is_some();
+                reference.insert(key, value);
+                held
             }
         };
-        if let Some(reference) = &mut self.reference {
-            reference.insert(key, value);
-        }
         let displaced = if self.denied {
             self.store.insert(key, value)
         } else {
             self.store.insert_absent(key, value)
         };
         self.evictions += displaced as u64;
-        cause
+        Filled { key, needed: self.needed, rights: value.perm(), reference_held }
+    }
+
+    /// Why the request missed whose walk filled the IOTLB. To be asked for
+    /// every fill, in order, and before the next invalidation.
+    #[inline(always)]
+    pub fn cause(&mut self, filled: &Filled) -> MissCause {
+        match self.history.reference(filled.key, filled.needed, filled.rights) {
+            Seen::Never => MissCause::Cold,
+            Seen::Invalidated => MissCause::Invalidation,
+            Seen::Held if filled.reference_held => MissCause::Conflict,
+            Seen::Held => MissCause::Capacity,
+        }
     }
 
     /// Cause of a miss that ended in a fault; nothing is inserted. Comes
@@ -344,24 +367,6 @@ impl<S: Store> Iotlb<S> {
             Seen::Invalidated => MissCause::Invalidation,
             Seen::Held => MissCause::Capacity,
         }
-    }
-
-    /// True if a page is present, without a trace.
-    #[inline]
-    pub(crate) fn holds(&self, key: Key) -> bool {
-        self.store.peek(key).is_some()
-    }
-
-    /// Where the history of a page is, if there is one.
-    #[inline]
-    pub(crate) fn history_place(&self, key: Key) -> Option<usize> {
-        self.history.place(key)
-    }
-
-    /// The history at a place.
-    #[inline]
-    pub(crate) fn history_at(&self, place: usize) -> u8 {
-        self.history.at(place)
     }
 
     /// Page-selective invalidation; returns how many entries went.

@@ -3,106 +3,123 @@
 use super::{Key, Tag};
 use crate::events::PageSize;
 
-/// A set-associative LRU cache for few ways.
+/// A set-associative LRU cache of `W` ways.
 ///
 /// Each set is kept in the order of its references, latest first, free places
 /// last: with the few ways of a walker's cache, moving entries is cheaper than
-/// any bookkeeping. Behaves exactly as `SetAssoc<Lru, V>`.
+/// any bookkeeping, and a number of ways known to the compiler makes search
+/// and move straight code. Behaves exactly as `SetAssoc<Lru, V>`.
 #[derive(Clone, Debug)]
-pub struct LruSets<V> {
-    sets: usize,
-    ways: usize,
+pub struct LruSets<V, const W: usize> {
+    sets: Vec<Set<V, W>>,
     /// `sets - 1` if that is a mask.
     mask: Option<u64>,
-    keys: Vec<Key>,
-    values: Vec<V>,
     /// Entries present by page size.
-    by_size: [usize; 3],
+    by_size: [u32; 4],
 }
 
-impl<V: Copy + Default> LruSets<V> {
-    /// A cache of `entries` in sets of `ways`, which divides `entries`.
-    pub fn new(entries: usize, ways: usize) -> Self {
-        assert!(ways >= 1 && entries >= ways && entries.is_multiple_of(ways), "{entries} / {ways}");
-        let sets = entries / ways;
+#[derive(Clone, Copy, Debug)]
+struct Set<V, const W: usize> {
+    keys: [Key; W],
+    values: [V; W],
+}
+
+impl<V: Copy, const W: usize> Set<V, W> {
+    /// First way for which `is` holds, or `W`. All are compared: a branch for
+    /// each would be mispredicted more than that costs.
+    #[inline]
+    fn first(&self, is: impl Fn(Key) -> bool) -> usize {
+        let mut found = W;
+        for way in (0..W).rev() {
+            if is(self.keys[way]) {
+                found = way;
+            }
+        }
+        found
+    }
+
+    /// Moves the entries before `way` back by one and puts the entry in front.
+    #[inline]
+    fn put_first(&mut self, way: usize, key: Key, value: V) {
+        for i in (1..W).rev() {
+            if i <= way {
+                self.keys[i] = self.keys[i - 1];
+                self.values[i] = self.values[i - 1];
+            }
+        }
+        (self.keys[0], self.values[0]) = (key, value);
+    }
+}
+
+impl<V: Copy + Default, const W: usize> LruSets<V, W> {
+    /// A cache of `entries`, a multiple of `W`.
+    pub fn new(entries: usize) -> Self {
+        assert!(entries >= W && entries.is_multiple_of(W), "{entries} / {W}");
+        let sets = entries / W;
         LruSets {
-            sets,
-            ways,
+            sets: vec![Set { keys: [Key::FREE; W], values: [V::default(); W] }; sets],
             mask: sets.is_power_of_two().then_some(sets as u64 - 1),
-            keys: vec![Key::FREE; entries],
-            values: vec![V::default(); entries],
-            by_size: [0; 3],
+            by_size: [0; 4],
         }
     }
 
     /// Entries present.
     pub fn len(&self) -> usize {
-        self.by_size.iter().sum()
+        self.by_size.iter().sum::<u32>() as usize
     }
 
     /// True if no entry is present.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.by_size == [0; 3]
+        self.by_size == [0; 4]
     }
 
     /// True if an entry of this page size is present.
-    #[inline]
+    #[inline(always)]
     pub fn holds(&self, size: PageSize) -> bool {
         self.by_size[size as usize] != 0
     }
 
-    /// First place of the key's set.
-    #[inline]
-    fn set_at(&self, key: Key) -> usize {
-        let set = match self.mask {
-            Some(mask) => key.number() & mask,
-            None => key.number() % self.sets as u64,
-        };
-        set as usize * self.ways
-    }
-
-    /// Moves the first `way` entries of a set back by one and puts the entry
-    /// in front.
-    #[inline]
-    fn put_first(&mut self, at: usize, way: usize, key: Key, value: V) {
-        let keys = &mut self.keys[at..=at + way];
-        let values = &mut self.values[at..=at + way];
-        for i in (0..way).rev() {
-            keys[i + 1] = keys[i];
-            values[i + 1] = values[i];
+    #[inline(always)]
+    fn set_of(&self, key: Key) -> usize {
+        match self.mask {
+            Some(mask) => (key.number() & mask) as usize,
+            None => (key.number() % self.sets.len() as u64) as usize,
         }
-        (keys[0], values[0]) = (key, value);
     }
 
     /// Looks `key` up; it is the latest reference then.
-    #[inline]
+    #[inline(always)]
     pub fn get(&mut self, key: Key) -> Option<V> {
-        let at = self.set_at(key);
-        let way = self.keys[at..at + self.ways].iter().position(|k| *k == key)?;
-        let value = self.values[at + way];
+        let at = self.set_of(key);
+        let set = &mut self.sets[at];
+        let way = set.first(|k| k == key);
+        if way == W {
+            return None;
+        }
+        let value = set.values[way];
         if way > 0 {
-            self.put_first(at, way, key, value);
+            set.put_first(way, key, value);
         }
         Some(value)
     }
 
     /// Inserts `key`; returns the entry that had to make room.
-    #[inline]
+    #[inline(always)]
     pub fn insert(&mut self, key: Key, value: V) -> Option<Key> {
-        let at = self.set_at(key);
-        let set = &self.keys[at..at + self.ways];
-        let way = set.iter().position(|k| *k == key || *k == Key::FREE).unwrap_or(self.ways - 1);
-        let old = self.keys[at + way];
-        self.put_first(at, way, key, value);
+        let at = self.set_of(key);
+        let set = &mut self.sets[at];
+        let way = set.first(|k| k == key || k == Key::FREE).min(W - 1);
+        let old = set.keys[way];
+        set.put_first(way, key, value);
         if old == key {
             return None;
         }
-        self.by_size[key.size() as usize] += 1;
+        self.by_size[key.size_index()] += 1;
         if old == Key::FREE {
             return None;
         }
-        self.by_size[old.size() as usize] -= 1;
+        self.by_size[old.size_index()] -= 1;
         Some(old)
     }
 
@@ -118,12 +135,12 @@ impl<V: Copy + Default> LruSets<V> {
             }
             let (first, last) = (start >> size.shift(), (end - 1) >> size.shift());
             let gone = |k: Key| k.tag() == tag && k.size() == size && k.overlaps(start, end);
-            if last - first >= self.sets as u64 {
+            if last - first >= self.sets.len() as u64 {
                 removed += self.remove_if(gone);
                 continue;
             }
             for number in first..=last {
-                let at = self.set_at(Key::new(tag, size, number << size.shift()));
+                let at = self.set_of(Key::new(tag, size, number << size.shift()));
                 removed += self.remove_in_set(at, gone);
             }
         }
@@ -135,35 +152,38 @@ impl<V: Copy + Default> LruSets<V> {
         if self.is_empty() {
             return 0;
         }
-        (0..self.sets).map(|set| self.remove_in_set(set * self.ways, &f)).sum()
+        (0..self.sets.len()).map(|at| self.remove_in_set(at, &f)).sum()
     }
 
     fn remove_in_set(&mut self, at: usize, f: impl Fn(Key) -> bool) -> usize {
-        let mut kept = at;
+        let set = &mut self.sets[at];
+        let mut kept = 0;
         let mut removed = 0;
-        for from in at..at + self.ways {
-            let key = self.keys[from];
+        for from in 0..W {
+            let key = set.keys[from];
             if key == Key::FREE {
                 break;
             }
             if f(key) {
-                self.by_size[key.size() as usize] -= 1;
+                self.by_size[key.size_index()] -= 1;
                 removed += 1;
             } else {
-                self.keys[kept] = key;
-                self.values[kept] = self.values[from];
+                set.keys[kept] = key;
+                set.values[kept] = set.values[from];
                 kept += 1;
             }
         }
-        self.keys[kept..kept + removed].fill(Key::FREE);
+        set.keys[kept..kept + removed].fill(Key::FREE);
         removed
     }
 
     /// Calls `f` for every entry present.
     pub fn for_each(&self, mut f: impl FnMut(Key, V)) {
-        for (key, value) in self.keys.iter().zip(&self.values) {
-            if *key != Key::FREE {
-                f(*key, *value);
+        for set in &self.sets {
+            for (key, value) in set.keys.iter().zip(&set.values) {
+                if *key != Key::FREE {
+                    f(*key, *value);
+                }
             }
         }
     }

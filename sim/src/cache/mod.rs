@@ -12,7 +12,9 @@ mod set_assoc;
 pub mod replacement;
 
 pub use history::{History, Seen};
-pub use iotlb::{Cached, FlushWhenFullStore, Iotlb, MissCause, PageRange, SetAssocStore, Store};
+pub use iotlb::{
+    Cached, Filled, FlushWhenFullStore, Iotlb, MissCause, PageRange, SetAssocStore, Store,
+};
 pub use low8::FlushWhenFull;
 pub use lru_sets::LruSets;
 pub use set_assoc::{Fill, SetAssoc};
@@ -64,6 +66,12 @@ impl Key {
             1 => PageSize::Size2M,
             _ => PageSize::Size1G,
         }
+    }
+
+    /// Index of the page size: `size() as usize`, without the checks.
+    #[inline(always)]
+    pub(crate) fn size_index(self) -> usize {
+        (self.0 >> Self::SIZE_SHIFT) as usize & 3
     }
 
     /// Tag.

@@ -35,7 +35,7 @@ pub struct SetAssoc<P, V> {
     free_next: Vec<u32>,
     len: usize,
     /// Entries present by page size, to skip look-ups of absent sizes.
-    by_size: [usize; 3],
+    by_size: [u32; 4],
 }
 
 impl<P: Replacement, V: Copy + Default> SetAssoc<P, V> {
@@ -54,7 +54,7 @@ impl<P: Replacement, V: Copy + Default> SetAssoc<P, V> {
             free_head: vec![NONE; shape.sets],
             free_next: vec![NONE; entries],
             len: 0,
-            by_size: [0; 3],
+            by_size: [0; 4],
         };
         for slot in (0..entries).rev() {
             cache.push_free(slot);
@@ -83,7 +83,7 @@ impl<P: Replacement, V: Copy + Default> SetAssoc<P, V> {
         self.by_size[size as usize] != 0
     }
 
-    #[inline]
+    #[inline(always)]
     fn set_of(&self, key: Key) -> usize {
         match self.mask {
             Some(mask) => (key.number() & mask) as usize,
@@ -91,7 +91,7 @@ impl<P: Replacement, V: Copy + Default> SetAssoc<P, V> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn find(&self, key: Key) -> Option<usize> {
         match &self.index {
             Some(index) => index.get(key, &self.keys),
@@ -104,7 +104,7 @@ impl<P: Replacement, V: Copy + Default> SetAssoc<P, V> {
     }
 
     /// Looks `key` up and tells the policy of the reference.
-    #[inline]
+    #[inline(always)]
     pub fn get(&mut self, key: Key) -> Option<V> {
         let slot = self.find(key)?;
         let set = self.set_of(key);
@@ -113,6 +113,7 @@ impl<P: Replacement, V: Copy + Default> SetAssoc<P, V> {
     }
 
     /// Looks `key` up without a trace.
+    #[inline(always)]
     pub fn peek(&self, key: Key) -> Option<V> {
         self.find(key).map(|slot| self.values[slot])
     }
@@ -130,7 +131,7 @@ impl<P: Replacement, V: Copy + Default> SetAssoc<P, V> {
     }
 
     /// Inserts `key`, which is not present: saves the search.
-    #[inline]
+    #[inline(always)]
     pub fn insert_absent(&mut self, key: Key, value: V) -> Fill {
         debug_assert!(self.find(key).is_none());
         let set = self.set_of(key);
@@ -141,7 +142,7 @@ impl<P: Replacement, V: Copy + Default> SetAssoc<P, V> {
                 if let Some(index) = &mut self.index {
                     index.remove(old, slot);
                 }
-                self.by_size[old.size() as usize] -= 1;
+                self.by_size[old.size_index()] -= 1;
                 (slot, Some(old))
             }
             free => {
@@ -152,7 +153,7 @@ impl<P: Replacement, V: Copy + Default> SetAssoc<P, V> {
         };
         self.keys[slot] = key;
         self.values[slot] = value;
-        self.by_size[key.size() as usize] += 1;
+        self.by_size[key.size_index()] += 1;
         if let Some(index) = &mut self.index {
             index.insert(key, slot);
         }
@@ -176,7 +177,7 @@ impl<P: Replacement, V: Copy + Default> SetAssoc<P, V> {
         if let Some(index) = &mut self.index {
             index.remove(key, slot);
         }
-        self.by_size[key.size() as usize] -= 1;
+        self.by_size[key.size_index()] -= 1;
         self.len -= 1;
         let set = slot / self.shape.ways;
         self.policy.remove(set, slot - set * self.shape.ways);

@@ -10,6 +10,7 @@ pub use show::annotated;
 
 use serde::{Deserialize, Serialize};
 
+use crate::events::PageSize;
 use crate::parent::Layout;
 use crate::sync;
 use crate::walk::WalkCacheConfig;
@@ -109,6 +110,31 @@ pub enum Ownership {
     HostManaged,
     /// The user writes the table and announces changes by invalidations.
     UserManaged,
+}
+
+/// Largest page that an IOTLB entry covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LargestPage {
+    /// 4 KiB.
+    #[serde(rename = "4k")]
+    Size4K,
+    /// 2 MiB.
+    #[serde(rename = "2m")]
+    Size2M,
+    /// 1 GiB: every leaf is one entry.
+    #[serde(rename = "1g")]
+    Size1G,
+}
+
+impl LargestPage {
+    /// As a page size.
+    pub fn size(self) -> PageSize {
+        match self {
+            LargestPage::Size4K => PageSize::Size4K,
+            LargestPage::Size2M => PageSize::Size2M,
+            LargestPage::Size1G => PageSize::Size1G,
+        }
+    }
 }
 
 /// Levels of a table: a number, or what the recording shows.
@@ -245,6 +271,8 @@ pub struct IotlbConfig {
     pub tag: TagBy,
     /// Matching of page-selective invalidations.
     pub page_match: PageMatch,
+    /// Largest page of an entry; larger leaves are cached in pieces of it.
+    pub largest_page: LargestPage,
 }
 
 /// Paging-structure caches, by the memory that one entry covers.

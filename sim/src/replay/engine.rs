@@ -1,19 +1,27 @@
 //! The loop over events.
 
+use std::ops::Range;
+
 use super::inject::PendingNotify;
 use super::series::SeriesBuilder;
 use super::spaces::{PARENT_SPACE, Route, Spaces};
 use super::warm::GROUP;
 use super::{ReplayError, Run};
-use crate::cache::{Cached, Iotlb, MissCause, Store, Tag};
+use crate::cache::{Cached, Filled, Iotlb, Store, Tag};
 use crate::config::{Config, Nesting};
-use crate::events::{Chunk, DomainId, Flags, Kind, OutputSpace, Pasid, Requester, TraceInfo};
+use crate::events::{
+    Chunk, DomainId, Flags, Kind, OutputSpace, PageSize, Pasid, Perm, Requester, TraceInfo,
+};
 use crate::parent::Parent;
 use crate::results::{Counters, DeviceCounters, RunProvenance, RunResult};
 use crate::shadow::ShadowOp;
 use crate::sync;
 use crate::verify::{Answer, Request, Verifier};
 use crate::walk::{Reads, Stages, WalkCaches};
+
+/// Misses whose causes are found together: their history is seldom in the
+/// processor's caches, and reads in a row overlap.
+const FILLED: usize = 256;
 
 /// One replay with an IOTLB of a known type.
 pub(super) struct Engine<S> {
@@ -32,6 +40,14 @@ pub(super) struct Engine<S> {
     /// The recording's own invalidations of the physical IOMMU drive the
     /// IOTLB (a configuration that claims to be the recording machine).
     pub(super) host_invalidations: bool,
+    /// Misses whose causes are not counted yet, at most [`FILLED`], and their
+    /// devices. Counted before anything but a request happens.
+    filled: Vec<(Filled, u32)>,
+    largest_page: PageSize,
+    /// Requests are looked at before they are replayed.
+    reads_ahead: bool,
+    /// Requests and misses before the last chunk.
+    seen: (u64, u64),
     devices: Vec<DeviceCounters>,
     series: SeriesBuilder,
 }
@@ -70,6 +86,10 @@ impl<S: Store> Engine<S> {
             ops: Vec::new(),
             verifier: verify.then(|| Box::new(Verifier::new(config))),
             host_invalidations: config.verify.labels && info.output_space == OutputSpace::Hpa,
+            filled: Vec::with_capacity(FILLED),
+            largest_page: config.iotlb.largest_page.size(),
+            reads_ahead: false,
+            seen: (0, 0),
             devices: Vec::new(),
             series: SeriesBuilder::new(info.end_ns, config.report.intervals),
             config: config.clone(),
@@ -87,92 +107,110 @@ impl<S: Store> Engine<S> {
         }
     }
 
+    /// Replays consecutive requests of one source inside one interval of the
+    /// series: what they share is done once.
     #[inline]
-    fn dma(&mut self, chunk: &Chunk, i: usize) -> Result<(), ReplayError> {
-        let event = chunk.first + i as u64;
-        let flags = Flags(chunk.flags[i] as u32);
-        let iova = chunk.addr[i] as u64;
-        let needed = flags.perm();
-        self.counters.dma.requests += 1;
-        let bytes = &mut self.counters.dma.bytes;
-        *bytes = bytes.saturating_add(chunk.size[i] as u64);
+    fn requests(&mut self, chunk: &Chunk, range: Range<usize>) -> Result<(), ReplayError> {
+        let event = chunk.first + range.start as u64;
+        let count = range.len() as u64;
+        let dma = &mut self.counters.dma;
+        dma.requests += count;
+        for size in &chunk.size[range.clone()] {
+            dma.bytes = dma.bytes.saturating_add(*size as u64);
+        }
         let route = self
             .spaces
             .route(
-                Requester(chunk.requester[i] as u32),
-                Pasid(chunk.pasid[i] as u32),
-                DomainId(chunk.domain[i] as u32),
+                Requester(chunk.requester[range.start] as u32),
+                Pasid(chunk.pasid[range.start] as u32),
+                DomainId(chunk.domain[range.start] as u32),
                 &mut self.parent,
             )
             .map_err(|_| ReplayError::TooManyTags { event, limit: Tag::LIMIT })?;
         let Some(route) = route else {
-            self.counters.diagnostics.unattributed += 1;
-            self.counters.dma.faults += 1;
+            self.counters.diagnostics.unattributed += count;
+            self.counters.dma.faults += count;
             return Ok(());
         };
         if route.device as usize >= self.devices.len() {
             self.devices.resize_with(route.device as usize + 1, DeviceCounters::default);
         }
-        self.devices[route.device as usize].requests += 1;
-        let Some((addr, tag)) = self.input_address(chunk, i, route, flags) else {
-            // Without a vIOMMU the guest would not have made this request.
-            self.counters.dma.faults += 1;
-            self.devices[route.device as usize].faults += 1;
-            return Ok(());
-        };
-        let (out, hit) = match self.iotlb.lookup(tag, addr, needed) {
-            Some(out) => {
-                self.counters.iotlb.hits += 1;
-                self.devices[route.device as usize].hits += 1;
-                (Some(out), true)
-            }
-            None => (self.miss(route, tag, addr, flags), false),
-        };
-        let recorded = if out.is_none() { Flags::OUT_KNOWN } else { Flags::FAULT };
-        if flags.has(recorded) {
-            self.counters.diagnostics.fault_differences += 1;
+        self.devices[route.device as usize].requests += count;
+        // Without a vIOMMU the device is given GPAs.
+        let passed = self.config.nesting == Nesting::None && route.space != PARENT_SPACE;
+        let gpa_known = passed && self.gpa_known(Flags(chunk.flags[range.start] as u32));
+        if self.reads_ahead && !gpa_known && count > 1 {
+            self.read_ahead(chunk, range.clone(), route.space);
         }
-        if let Some(verifier) = &mut self.verifier {
-            let request = Request {
-                event,
-                space: route.space,
-                iova,
-                needed,
-                flags,
-                recorded_out: chunk.out[i] as u64,
+        let columns = chunk.addr[range.clone()].iter().zip(&chunk.flags[range.clone()]);
+        let mut hits = 0;
+        for (i, (iova, flags)) in range.zip(columns) {
+            let (iova, flags) = (*iova as u64, Flags(*flags as u32));
+            let addr = if passed { self.passed_gpa(chunk, i, route) } else { Some(iova) };
+            let Some(addr) = addr else {
+                // The guest would not have made this request.
+                self.counters.dma.faults += 1;
+                self.devices[route.device as usize].faults += 1;
+                continue;
             };
-            let answer = Answer { out, hit };
-            verifier.translation(&request, &answer, &self.info, &self.parent);
+            let needed = flags.perm();
+            let (out, hit) = match self.iotlb.lookup(route.tag, addr, needed) {
+                Some(out) => {
+                    hits += 1;
+                    (Some(out), true)
+                }
+                None => (self.miss(route, addr, needed), false),
+            };
+            let recorded = if out.is_none() { Flags::OUT_KNOWN } else { Flags::FAULT };
+            if flags.has(recorded) {
+                self.counters.diagnostics.fault_differences += 1;
+            }
+            if let Some(verifier) = &mut self.verifier {
+                let request = Request {
+                    event: chunk.first + i as u64,
+                    space: route.space,
+                    iova,
+                    needed,
+                    flags,
+                    recorded_out: chunk.out[i] as u64,
+                };
+                let answer = Answer { out, hit };
+                verifier.translation(&request, &answer, &self.info, &self.parent);
+            }
         }
+        self.counters.iotlb.hits += hits;
+        self.devices[route.device as usize].hits += hits;
         Ok(())
     }
 
-    /// The address that reaches the IOMMU, and the tag of its translations.
-    #[inline]
-    fn input_address(
-        &self,
-        chunk: &Chunk,
-        i: usize,
-        route: Route,
-        flags: Flags,
-    ) -> Option<(u64, Tag)> {
-        let iova = chunk.addr[i] as u64;
-        if self.config.nesting != Nesting::None || route.space == PARENT_SPACE {
-            return Some((iova, route.tag));
+    /// Counts why the latest misses missed.
+    pub(super) fn add_causes(&mut self) {
+        for (filled, device) in self.filled.drain(..) {
+            let cause = self.iotlb.cause(&filled);
+            self.devices[device as usize].miss_causes.add(cause);
+            self.counters.iotlb.miss_causes.add(cause);
         }
-        // Without a vIOMMU the guest hands out GPAs: the one that the
-        // recording shows, or the one that its table gives.
-        let known = flags.has(Flags::OUT_KNOWN) && self.info.output_space == OutputSpace::Gpa;
-        let gpa = if known {
-            chunk.out[i] as u64
-        } else {
-            let child = self.spaces.get(route.space).child.as_ref()?;
-            child.lookup(iova)?.translate(iova)
-        };
-        Some((gpa, route.tag))
     }
 
-    fn miss(&mut self, route: Route, tag: Tag, addr: u64, flags: Flags) -> Option<u64> {
+    /// The recording shows the GPA of such a request.
+    #[inline]
+    fn gpa_known(&self, flags: Flags) -> bool {
+        flags.has(Flags::OUT_KNOWN) && self.info.output_space == OutputSpace::Gpa
+    }
+
+    /// GPA of a request without a vIOMMU: the one that the recording shows, or
+    /// the one that the guest's table gives.
+    fn passed_gpa(&self, chunk: &Chunk, i: usize, route: Route) -> Option<u64> {
+        if self.gpa_known(Flags(chunk.flags[i] as u32)) {
+            return Some(chunk.out[i] as u64);
+        }
+        let iova = chunk.addr[i] as u64;
+        let child = self.spaces.get(route.space).child.as_ref()?;
+        Some(child.lookup(iova)?.translate(iova))
+    }
+
+    fn miss(&mut self, route: Route, addr: u64, needed: Perm) -> Option<u64> {
+        let tag = route.tag;
         if self.config.nesting == Nesting::None || route.space == PARENT_SPACE {
             // The layout is made up on first use.
             self.parent.ensure(addr & !0xfff, 4096);
@@ -188,9 +226,9 @@ impl<S: Store> Engine<S> {
         };
         let stages = Stages { child, parent, child_tag: Tag(route.space.0) };
         let mut reads = Reads::default();
-        let walked = stages.walk(addr, flags.perm(), &mut self.caches, &mut reads);
+        let walked = stages.walk(addr, needed, &mut self.caches, &mut reads);
         if let Some(verifier) = &mut self.verifier {
-            verifier.walk(&stages, addr, flags.perm(), &reads);
+            verifier.walk(&stages, addr, needed, &reads);
         }
         let w = &mut self.counters.walk;
         w.walks += 1;
@@ -203,57 +241,64 @@ impl<S: Store> Engine<S> {
         let device = &mut self.devices[route.device as usize];
         device.misses += 1;
         device.memory_reads += reads.total();
-        let (cause, out): (MissCause, _) = match walked {
+        self.counters.iotlb.misses += 1;
+        match walked {
             Ok(t) => {
-                let base = t.out & !(t.size.bytes() - 1);
-                let cause = self.iotlb.fill(tag, addr, t.size, Cached::new(base, t.perm));
-                (cause, Some(t.out))
+                let size = t.size.min(self.largest_page);
+                let base = t.out & !(size.bytes() - 1);
+                let filled = self.iotlb.fill(tag, addr, size, Cached::new(base, t.perm));
+                self.filled.push((filled, route.device));
+                if self.filled.len() == FILLED {
+                    self.add_causes();
+                }
+                Some(t.out)
             }
             Err(_) => {
-                self.counters.dma.faults += 1;
                 device.faults += 1;
-                (self.iotlb.fault(tag, addr), None)
+                self.counters.dma.faults += 1;
+                self.add_causes();
+                let cause = self.iotlb.fault(tag, addr);
+                self.devices[route.device as usize].miss_causes.add(cause);
+                self.counters.iotlb.miss_causes.add(cause);
+                None
             }
-        };
-        device.miss_causes.add(cause);
-        self.counters.iotlb.misses += 1;
-        self.counters.iotlb.miss_causes.add(cause);
-        out
+        }
     }
 }
 
 impl<S: Store> Run for Engine<S> {
     fn run(&mut self, chunk: &Chunk) -> Result<(), ReplayError> {
-        let warm = self.has_large_tables();
+        // Reading ahead pays where many requests miss, or all need the table.
+        let (requests, misses) = (self.counters.dma.requests, self.counters.iotlb.misses);
+        let (new_requests, new_misses) = (requests - self.seen.0, misses - self.seen.1);
+        self.seen = (requests, misses);
+        let useful = self.config.nesting == Nesting::None || new_misses * 4 >= new_requests;
+        self.reads_ahead = useful && self.has_large_tables();
         let mut at = 0;
         while at < chunk.len() {
-            let limit = chunk.len().min(at + GROUP);
-            let is_dma = |kind: &i32| *kind == Kind::Dma as i32;
-            let requests = chunk.kind[at..limit].iter().take_while(|k| is_dma(k)).count();
-            if requests == 0 {
-                self.roll_series(chunk.time_ns[at] as u64);
+            let time = chunk.time_ns[at] as u64;
+            if chunk.kind[at] != Kind::Dma as i32 {
+                self.add_causes();
+                self.roll_series(time);
                 self.apply(&chunk.event(at), chunk.first + at as u64)?;
                 at += 1;
                 continue;
             }
+            self.roll_series(time);
             if !self.pending.is_empty() {
-                self.roll_series(chunk.time_ns[at] as u64);
+                self.add_causes();
                 self.flush_pending(chunk.first + at as u64);
             }
-            let group = at..at + requests;
-            if warm {
-                self.warm_up(chunk, group.clone());
-            }
-            for i in group {
-                self.roll_series(chunk.time_ns[i] as u64);
-                self.dma(chunk, i)?;
-            }
-            at += requests;
+            let limit = chunk.len().min(at + GROUP);
+            let end = alike(chunk, at..limit, self.series.next_ns());
+            self.requests(chunk, at..end)?;
+            at = end;
         }
         Ok(())
     }
 
     fn finish(mut self: Box<Self>) -> Result<RunResult, ReplayError> {
+        self.add_causes();
         self.flush_pending(self.info.events);
         let c = &mut self.counters;
         c.iotlb.lookups = c.iotlb.hits + c.iotlb.misses;
@@ -291,6 +336,25 @@ impl<S: Store> Run for Engine<S> {
             verify,
         })
     }
+}
+
+/// End of the run of requests in `range` that have the source of the first and
+/// come before `until_ns`; the first is a request and does.
+#[inline(always)]
+fn alike(chunk: &Chunk, range: Range<usize>, until_ns: u64) -> usize {
+    let first = range.start;
+    let (requester, pasid, domain) =
+        (chunk.requester[first], chunk.pasid[first], chunk.domain[first]);
+    let kinds = chunk.kind[range.clone()].iter().zip(&chunk.time_ns[range.clone()]);
+    let sources = chunk.requester[range.clone()].iter().zip(&chunk.pasid[range.clone()]);
+    kinds
+        .zip(sources.zip(&chunk.domain[range.clone()]))
+        .position(|((kind, time), ((r, p), d))| {
+            *kind != Kind::Dma as i32
+                || *time as u64 >= until_ns
+                || (*r, *p, *d) != (requester, pasid, domain)
+        })
+        .map_or(range.end, |n| first + n.max(1))
 }
 
 fn ratio(part: u64, whole: u64) -> f64 {

@@ -165,18 +165,6 @@ impl Spaces {
         (requester.0.wrapping_mul(7) ^ domain.0 ^ pasid.0.wrapping_mul(31)) as usize % MEMO
     }
 
-    /// Where such a request went lately.
-    #[inline]
-    pub fn known_route(
-        &self,
-        requester: Requester,
-        pasid: Pasid,
-        domain: DomainId,
-    ) -> Option<Route> {
-        let source = Source { requester, pasid, domain };
-        self.memo[Self::memo_of(source)].filter(|(known, _)| *known == source).map(|(_, r)| r)
-    }
-
     /// Where a request goes: the recorded domain if there is one, else where
     /// the device is attached. `None` if neither is known.
     #[inline]

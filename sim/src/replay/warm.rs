@@ -1,20 +1,19 @@
 //! Memory traffic in advance.
 //!
-//! A miss reads one entry of a table and one byte of history that are seldom
-//! in the processor's caches when the trace touches many pages, and the replay
-//! would wait for both, one request after the other. Requests are therefore
-//! looked at in groups: first the places are computed and read for the whole
-//! group, which the processor does at the same time, then the requests are
-//! replayed. Nothing of the model changes.
+//! A miss reads an entry of a table that is seldom in the processor's caches
+//! when the trace touches many pages, and the replay would wait for each, one
+//! request after the other. Requests are therefore looked at in groups: first
+//! the entries are read for the whole group, which the processor does at the
+//! same time, then the requests are replayed. Nothing of the model changes.
 
 use std::hint::black_box;
 use std::ops::Range;
 
 use super::engine::Engine;
 use super::spaces::SpaceId;
-use crate::cache::{Key, Store};
+use crate::cache::Store;
 use crate::config::Nesting;
-use crate::events::{Chunk, DomainId, PageSize, Pasid, Requester};
+use crate::events::Chunk;
 use crate::table::RadixTable;
 
 /// Requests per group.
@@ -28,42 +27,16 @@ impl<S: Store> Engine<S> {
         self.spaces.ids().any(|id| self.walked_table(id).is_some_and(|t| t.nodes() >= LARGE_TABLE))
     }
 
-    /// Reads ahead for a group of requests. Those from another source than
-    /// the first are left out.
-    pub(super) fn warm_up(&self, chunk: &Chunk, group: Range<usize>) {
-        let source = |i: usize| (chunk.requester[i], chunk.pasid[i], chunk.domain[i]);
-        let first = source(group.start);
-        let (requester, pasid, domain) = first;
-        let route = self.spaces.known_route(
-            Requester(requester as u32),
-            Pasid(pasid as u32),
-            DomainId(domain as u32),
-        );
-        let Some(route) = route else { return };
-        let Some(table) = self.walked_table(route.space) else { return };
-        let (mut slots, mut bytes) = ([0; GROUP], [0; GROUP]);
-        let mut found = 0;
-        for i in group {
-            let addr = chunk.addr[i] as u64;
-            if source(i) != first || !table.covers(addr) {
-                continue;
-            }
-            let key = Key::new(route.tag, PageSize::Size4K, addr);
-            if self.config.nesting != Nesting::None && self.iotlb.holds(key) {
-                continue;
-            }
-            slots[found] = table.last_slot(addr);
-            bytes[found] = self.iotlb.history_place(key).unwrap_or(0);
-            found += 1;
-        }
-        let mut all = 0;
-        for (slot, byte) in slots[..found].iter().zip(&bytes[..found]) {
-            all ^= table.slot(*slot).out() ^ self.iotlb.history_at(*byte) as u64;
-        }
-        black_box(all);
+    /// Reads ahead for requests to one address space.
+    #[inline(always)]
+    pub(super) fn read_ahead(&self, chunk: &Chunk, group: Range<usize>, space: SpaceId) {
+        let Some(table) = self.walked_table(space) else { return };
+        let entries = chunk.addr[group].iter().map(|addr| table.last_entry(*addr as u64));
+        black_box(entries.fold(0, |all, entry| all ^ entry.out()));
     }
 
     /// What the walker reads for requests of a space.
+    #[inline(always)]
     fn walked_table(&self, space: SpaceId) -> Option<&RadixTable> {
         let space = self.spaces.get(space);
         match self.config.nesting {

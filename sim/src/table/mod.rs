@@ -228,23 +228,16 @@ impl RadixTable {
         Lowest::Node(node)
     }
 
-    /// Where the walk for `addr` ends: place of the entry for [`RadixTable::slot`].
-    #[inline]
-    pub(crate) fn last_slot(&self, addr: u64) -> usize {
-        let mut at = index(self.levels - 1, addr);
+    /// The entry where the walk for `addr` ends; its bits beyond the table's
+    /// width are ignored.
+    #[inline(always)]
+    pub(crate) fn last_entry(&self, addr: u64) -> Entry {
+        let mut entry = self.entries[index(self.levels - 1, addr)];
         for level in (0..self.levels - 1).rev() {
-            match self.entries[at].node() {
-                Some(node) => at = node.0 as usize * FANOUT + index(level, addr),
-                None => break,
-            }
+            let Some(node) = entry.node() else { break };
+            entry = self.read(node, level, addr);
         }
-        at
-    }
-
-    /// The entry at a place.
-    #[inline]
-    pub(crate) fn slot(&self, at: usize) -> Entry {
-        self.entries[at]
+        entry
     }
 
     /// True if any leaf lies in `[start, end)`. Needs [`Prune::Empty`] to be

@@ -2,8 +2,12 @@
 //! stage and level and a nested (GPA) cache.
 
 mod caches;
+mod shortcuts;
 
 pub use caches::{WalkCacheConfig, WalkCaches};
+pub use shortcuts::{Lookup, LruCache, NoCaches, Shortcuts};
+
+use caches::each;
 
 use crate::cache::Tag;
 use crate::events::{PageSize, Perm};
@@ -89,6 +93,16 @@ impl Stages<'_> {
         caches: &mut WalkCaches,
         seen: &mut impl Observer,
     ) -> Result<Translation, Fault> {
+        each!(caches, c => self.walk_with(addr, needed, c, seen))
+    }
+
+    fn walk_with(
+        &self,
+        addr: u64,
+        needed: Perm,
+        caches: &mut impl Lookup,
+        seen: &mut impl Observer,
+    ) -> Result<Translation, Fault> {
         let leaf = match self.child {
             None => None,
             Some(child) => Some(self.walk_child(child, addr, needed, caches, seen)?),
@@ -103,13 +117,13 @@ impl Stages<'_> {
         Ok(Translation { out: last.translate(gpa), size, perm })
     }
 
-    #[inline]
+    #[inline(always)]
     fn walk_child(
         &self,
         child: &RadixTable,
         addr: u64,
         needed: Perm,
-        caches: &mut WalkCaches,
+        caches: &mut impl Lookup,
         seen: &mut impl Observer,
     ) -> Result<Leaf, Fault> {
         if !child.covers(addr) {
@@ -127,8 +141,15 @@ impl Stages<'_> {
         loop {
             level -= 1;
             if !std::mem::take(&mut translated) {
-                let gpa = child.node_addr(node);
-                self.walk_parent(gpa, caches, seen).ok_or(Fault::ParentImplicit { gpa })?;
+                match self.parent {
+                    // Table pages of a shadow, or over a bare stage 2.
+                    None => seen.parent_done(),
+                    Some(parent) => {
+                        let gpa = child.node_addr(node);
+                        self.translate(parent, gpa, caches, seen)
+                            .ok_or(Fault::ParentImplicit { gpa })?;
+                    }
+                }
                 if level + 1 < top {
                     // Kept only now: a cached pointer holds a host address.
                     caches.fill_stage1(child, self.child_tag, addr, level + 1, node);
@@ -144,30 +165,43 @@ impl Stages<'_> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn walk_parent(
         &self,
         gpa: u64,
-        caches: &mut WalkCaches,
+        caches: &mut impl Lookup,
         seen: &mut impl Observer,
     ) -> Option<Leaf> {
-        let Some(parent) = self.parent else {
-            // Both stages bare, or a shadow: identity in the largest size.
-            let size = PageSize::Size1G;
-            seen.parent_done();
-            return Some(Leaf { out: gpa & !(size.bytes() - 1), size, perm: Perm::RW });
-        };
+        match self.parent {
+            Some(parent) => self.translate(parent, gpa, caches, seen),
+            None => {
+                // Both stages bare, or a shadow: identity in the largest size.
+                seen.parent_done();
+                let size = PageSize::Size1G;
+                Some(Leaf { out: gpa & !(size.bytes() - 1), size, perm: Perm::RW })
+            }
+        }
+    }
+
+    /// Translates one address by the parent's table.
+    fn translate(
+        &self,
+        parent: &RadixTable,
+        gpa: u64,
+        caches: &mut impl Lookup,
+        seen: &mut impl Observer,
+    ) -> Option<Leaf> {
         let leaf = self.walk_parent_table(parent, gpa, caches, seen);
         seen.parent_done();
         leaf
     }
 
-    #[inline]
+    #[inline(always)]
     fn walk_parent_table(
         &self,
         parent: &RadixTable,
         gpa: u64,
-        caches: &mut WalkCaches,
+        caches: &mut impl Lookup,
         seen: &mut impl Observer,
     ) -> Option<Leaf> {
         if !parent.covers(gpa) {

@@ -16,22 +16,22 @@ impl Replacement for Fifo {
         Fifo { order: Order::new(shape) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn hit(&mut self, _set: usize, _way: usize) {}
 
-    #[inline]
+    #[inline(always)]
     fn fill(&mut self, set: usize, way: usize) {
         self.order.push_front(set, way);
     }
 
-    #[inline]
+    #[inline(always)]
     fn victim(&mut self, set: usize) -> usize {
         let way = self.order.back(set);
         self.order.unlink(set, way);
         way
     }
 
-    #[inline]
+    #[inline(always)]
     fn remove(&mut self, set: usize, way: usize) {
         self.order.unlink(set, way);
     }

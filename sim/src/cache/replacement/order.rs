@@ -33,12 +33,12 @@ impl Order {
     }
 
     /// The way at the back; the set is not empty.
-    #[inline]
+    #[inline(always)]
     pub fn back(&self, set: usize) -> usize {
         self.ends[set].back as usize - set * self.ways
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn push_front(&mut self, set: usize, way: usize) {
         let slot = (set * self.ways + way) as u32;
         let ends = &mut self.ends[set];
@@ -52,7 +52,7 @@ impl Order {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn unlink(&mut self, set: usize, way: usize) {
         let Pair { front, back } = self.links[set * self.ways + way];
         if front == NONE {
@@ -67,7 +67,7 @@ impl Order {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn move_to_front(&mut self, set: usize, way: usize) {
         if self.ends[set].front as usize != set * self.ways + way {
             self.unlink(set, way);
