@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 use super::range_map::RangeMap;
 
 /// Addresses beyond this are cut off, so that sums never wrap.
-const TOP: u64 = 1 << 62;
+pub(super) const TOP: u64 = 1 << 62;
 
 /// `[addr, addr + size)` rounded outwards to 4 KiB pages, as the model rounds
 /// maps.

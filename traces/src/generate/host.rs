@@ -67,7 +67,7 @@ pub(super) struct Host {
 impl Host {
     /// `highest_hpa`: end of the host memory that the recording uses.
     pub fn new(unit: u64, highest_hpa: u64) -> Host {
-        Host { unit, next_hpa: highest_hpa.max(FIRST_HPA), ..Host::default() }
+        Host { unit, next_hpa: highest_hpa.clamp(FIRST_HPA, LAST_HPA), ..Host::default() }
     }
 
     /// Bytes that are away.
@@ -214,10 +214,17 @@ impl Host {
             return;
         }
         let hpa = self.new_host_memory(end - start);
+        // What was backed in several pieces comes back in one.
+        let mut runs: Vec<(u64, u64, Perm)> = Vec::new();
         for (s, e, b) in away {
-            let now = hpa + (s - start);
-            self.set(s, e, Backing { now, granted: b.rights, ..b });
-            self.emit_map(s, now, e - s, b.rights);
+            self.set(s, e, Backing { now: hpa + (s - start), granted: b.rights, ..b });
+            match runs.last_mut() {
+                Some((_, to, rights)) if *to == s && *rights == b.rights => *to = e,
+                _ => runs.push((s, e, b.rights)),
+            }
+        }
+        for (s, e, rights) in runs {
+            self.emit_map(s, hpa + (s - start), e - s, rights);
             given.push((s, e));
         }
     }

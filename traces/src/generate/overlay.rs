@@ -20,7 +20,7 @@ use ioasim_events::{Event, Flags, Kind, OutputSpace};
 use rand::SeedableRng;
 use rand_pcg::Pcg64;
 
-use super::children::{Children, pages};
+use super::children::{Children, TOP, pages};
 use super::choose::Chooser;
 use super::host::Host;
 use super::options::{Options, Workload};
@@ -268,7 +268,7 @@ impl Overlay {
         match e.kind {
             Kind::ParentMap if e.size > 0 => {
                 let (start, end) = pages(e.addr, e.size);
-                host.recorded_map(start, end, e.out & !0xfff, e.flags.perm());
+                host.recorded_map(start, end, e.out.min(TOP) & !0xfff, e.flags.perm());
             }
             Kind::ParentUnmap => {
                 let (start, end) = pages(e.addr, e.size);
