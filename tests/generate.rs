@@ -32,7 +32,7 @@ fn the_sample_verifies_under_every_workload() {
     };
     for workload in WORKLOADS {
         let mut command = ioasim();
-        command.args(["trace", "overlay", "sample", "-w", workload, "--every", "100", "-o"]);
+        command.args(["trace", "overlay", "sample", "-w", workload, "--every", "2000", "-o"]);
         let said = succeeds(command.arg(&out));
         assert!(said.contains("overlay_operations"), "{said}");
         let run = verify(&out);
@@ -57,7 +57,7 @@ fn an_overlay_can_be_laid_on_an_overlay() {
     let dir = Scratch::new();
     let (one, two) = (dir.path("1.parquet"), dir.path("2.parquet"));
     let overlay = |from: &str, workload: &str, to: &std::path::Path| {
-        let args = ["trace", "overlay", from, "-w", workload, "--every", "500", "-o"];
+        let args = ["trace", "overlay", from, "-w", workload, "--every", "5000", "-o"];
         succeeds(ioasim().args(args).arg(to))
     };
     overlay("sample", "balloon", &one);
