@@ -40,7 +40,7 @@ pub enum Command {
     Compare(Compare),
     /// Replay a trace under one configuration; all counters.
     Replay(Replay),
-    /// Import and inspect traces.
+    /// Import, inspect, overlay and make up traces.
     #[command(subcommand)]
     Trace(Trace),
     /// Make the report again from one or several result.json.

@@ -274,12 +274,14 @@ impl Overlay {
                 let (start, end) = pages(e.addr, e.size);
                 host.recorded_unmap(start, end);
             }
-            Kind::Dma if self.host_outputs && e.flags.has(Flags::OUT_KNOWN) => {
-                if host.is_displaced(e.out, e.size) {
-                    e.flags = Flags(e.flags.0 & !Flags::OUT_KNOWN.0);
-                    e.out = 0;
-                    self.counts.outputs_cleared += 1;
-                }
+            Kind::Dma
+                if self.host_outputs
+                    && e.flags.has(Flags::OUT_KNOWN)
+                    && host.is_displaced(e.out, e.size) =>
+            {
+                e.flags = Flags(e.flags.0 & !Flags::OUT_KNOWN.0);
+                e.out = 0;
+                self.counts.outputs_cleared += 1;
             }
             Kind::ShadowMap if e.aux != 0 && host.is_displaced(e.aux, e.size) => {
                 // "Not recorded", as the format has it.

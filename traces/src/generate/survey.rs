@@ -221,7 +221,7 @@ impl Surveyor {
                     "it uses {} GiB of guest memory, more than the {} GiB that an overlay lays out; \
                      slice the trace",
                     bytes >> 30,
-                    MOST_BLOCKS * BLOCK >> 30
+                    (MOST_BLOCKS * BLOCK) >> 30
                 ));
             }
             let top = regions.last().map_or(0, |r| r.1).next_multiple_of(1 << 30);

@@ -170,7 +170,7 @@ fn run(
         let mut overlay = Overlay::new(options, survey, input.output_space(), &mut sink)?;
         input.visit(&mut |e, text| {
             done += 1;
-            if done % TICK == 0 {
+            if done.is_multiple_of(TICK) {
                 control.tick(output, done, total)?;
             }
             overlay.event(e, text, &mut sink)
@@ -207,7 +207,7 @@ fn survey(
     let mut surveyor = Surveyor::new(input.output_space(), options.seed);
     input.visit(&mut |e, _| {
         *done += 1;
-        if *done % TICK == 0 {
+        if done.is_multiple_of(TICK) {
             control.tick(output, *done, total)?;
         }
         surveyor.event(e);
