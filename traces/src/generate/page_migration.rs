@@ -1,7 +1,7 @@
 //! Page migration: compaction, NUMA balancing, memory failure.
 //!
 //! A page's content moves to another host page under the same GPA. Linux
-//! migrates in batches of 32 (`COMPACT_CLUSTER_MAX` in `mm/compaction.c`).
+//! migrates in batches of 32 (`COMPACT_CLUSTER_MAX` in `include/linux/swap.h`).
 //! Pages that VFIO pinned cannot move (commit 119d6d59dcc0, "mm, compaction:
 //! avoid isolating pinned pages"): this workload is what a host does whose
 //! parent is not pinned - I/O page faults, or a VMM that moves pages itself.

@@ -2,9 +2,9 @@
 //!
 //! The guest runs on the destination before its memory is there. A page that
 //! is used is asked for and placed on demand; a background stream sends the
-//! rest in order and goes on behind the page that was asked for last
-//! (QEMU `docs/devel/migration/postcopy.rst`; the fault side is userfaultfd,
-//! `UFFDIO_COPY`, page by page, since huge pages are switched off). Pages of
+//! rest in order (QEMU `docs/devel/migration/postcopy.rst`; the fault side is
+//! userfaultfd, `UFFDIO_COPY`, page by page, since huge pages are switched
+//! off). That the stream goes on behind the page asked for last is assumed. Pages of
 //! hugetlbfs come whole: `--size 2M`.
 //!
 //! A pinning VFIO cannot do this; by default a page is therefore placed when
