@@ -1,9 +1,13 @@
 //! Arguments.
 
+mod parent_change;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+
+pub use parent_change::{Overlay, ParentChange};
 
 /// Replays guests' DMA map / unmap / invalidate / access traces through
 /// hardware-nested and software-nested (shadow page table) IOMMU
@@ -36,7 +40,7 @@ pub enum Command {
     Compare(Compare),
     /// Replay a trace under one configuration; all counters.
     Replay(Replay),
-    /// Import and inspect traces.
+    /// Import, inspect, overlay and make up traces.
     #[command(subcommand)]
     Trace(Trace),
     /// Make the report again from one or several result.json.
@@ -99,6 +103,18 @@ pub enum Trace {
     Import(Import),
     /// Say what is in a trace, what was recorded and what inferred.
     Info(Info),
+    /// Add parent changes (ballooning, hot-unplug, migration, ...) to a recorded trace.
+    Overlay(Overlay),
+    /// Make up a trace.
+    #[command(subcommand)]
+    Generate(Generate),
+}
+
+/// `ioasim trace generate`.
+#[derive(Debug, Subcommand)]
+pub enum Generate {
+    /// A made-up guest with mappings, DMA and parent changes.
+    ParentChange(Box<ParentChange>),
 }
 
 /// `ioasim trace import`.

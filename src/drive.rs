@@ -87,5 +87,23 @@ pub fn replay_all(
         Ok(())
     })?;
     progress.finish();
-    Ok(replays.into_iter().map(Replay::finish).collect::<Result<_, _>>()?)
+    let mut runs: Vec<RunResult> =
+        replays.into_iter().map(Replay::finish).collect::<Result<_, _>>()?;
+    for run in &mut runs {
+        tell_what_is_made_up(reader, run);
+    }
+    Ok(runs)
+}
+
+/// The replay takes a parent table in the trace for a recorded one; the trace
+/// knows better.
+fn tell_what_is_made_up(reader: &TraceReader, run: &mut RunResult) {
+    let made_up = &reader.meta().synthetic;
+    if made_up.is_empty() {
+        return;
+    }
+    let layout = made_up.iter().find_map(|s| s.parent_layout.as_deref()).unwrap_or("recorded");
+    let names: Vec<&str> = made_up.iter().map(|s| s.workload.as_str()).collect();
+    run.provenance.parent_recorded = false;
+    run.provenance.parent_layout = format!("{layout}, changed by workload {}", names.join(", "));
 }

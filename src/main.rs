@@ -51,7 +51,9 @@ fn main() -> ExitCode {
                 return ExitCode::from(INTERRUPTED);
             }
             eprintln!("ioasim: {e:#}");
+            let options = |e: &ioasim_traces::Error| matches!(e, ioasim_traces::Error::Options(_));
             let usage = e.downcast_ref::<Usage>().is_some()
+                || e.downcast_ref::<ioasim_traces::Error>().is_some_and(options)
                 || e.downcast_ref::<ioasim_sim::config::ConfigError>().is_some();
             ExitCode::from(if usage { USAGE } else { FAILURE })
         }

@@ -1,6 +1,7 @@
 //! The subcommands.
 
 mod compare;
+mod generate;
 mod preset;
 mod replay;
 mod report;
@@ -11,7 +12,7 @@ use std::io::Write;
 use anyhow::Result;
 use clap::CommandFactory;
 
-use crate::cli::{Cli, Command, Trace};
+use crate::cli::{Cli, Command, Generate, Trace};
 
 /// Runs what the command line asks for.
 ///
@@ -23,6 +24,10 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Replay(args) => replay::run(&args, cli.quiet),
         Command::Trace(Trace::Import(args)) => trace::import(&args, cli.quiet),
         Command::Trace(Trace::Info(args)) => trace::info(&args),
+        Command::Trace(Trace::Overlay(args)) => generate::overlay(&args, cli.quiet),
+        Command::Trace(Trace::Generate(Generate::ParentChange(args))) => {
+            generate::parent_change(&args, cli.quiet)
+        }
         Command::Report(args) => report::run(&args),
         Command::Preset(args) => preset::run(&args),
         Command::Completions { shell } => {

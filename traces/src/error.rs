@@ -134,7 +134,13 @@ pub enum Error {
         remedy: &'static str,
     },
 
-    /// A log (or several that belong together) could not be imported.
+    /// Options of a generator or overlay contradict each other or are out of
+    /// their limits.
+    #[error(transparent)]
+    Options(#[from] crate::generate::OptionError),
+
+    /// A log (or several that belong together) could not be imported, or a
+    /// trace not overlaid.
     #[error("{}: {why}", path.display())]
     Import {
         /// The log.

@@ -5,6 +5,7 @@
 //!   [`file::TraceReader`].
 //! * [`input`]: lines of text logs, compressed or not, read once.
 //! * [`import`]: text logs to events.
+//! * [`generate`]: parent-change workloads, over a trace or a made-up guest.
 //! * [`stats`]: what `ioasim trace info` prints.
 //! * [`sample()`]: a small trace inside the program.
 //!
@@ -12,6 +13,7 @@
 
 pub mod error;
 pub mod file;
+pub mod generate;
 pub mod import;
 pub mod input;
 mod sample;

@@ -10,7 +10,7 @@ use ioasim_events::{
 };
 use ioasim_traces::Error;
 use ioasim_traces::file::{
-    CHUNK_EVENTS, Meta, ROW_GROUP_EVENTS, Source, Totals, TraceReader, TraceWriter,
+    CHUNK_EVENTS, Meta, ROW_GROUP_EVENTS, Source, Synthetic, Totals, TraceReader, TraceWriter,
 };
 use proptest::prelude::*;
 
@@ -108,6 +108,13 @@ fn metadata_comes_back_with_the_writers_totals() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t.parquet");
     let given = Meta {
+        synthetic: vec![Synthetic {
+            workload: "balloon".into(),
+            seed: u64::MAX,
+            guest: true,
+            parent_layout: Some("2m".into()),
+            parameters: [("batch".to_string(), "256".to_string())].into(),
+        }],
         tool: "ioasim 0.1.0".into(),
         created_by: "trace import".into(),
         importer: "qemu".into(),

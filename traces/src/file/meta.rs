@@ -84,6 +84,10 @@ pub struct Meta {
     pub caching_mode: CachingMode,
     /// Levels of the guest's table, 0 if not recorded.
     pub child_levels: u32,
+    /// What was made up and added after recording, in the order in which it
+    /// was added; empty for a trace that only recordings made.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub synthetic: Vec<Synthetic>,
     /// Counted by the writer; what a caller puts here is replaced.
     pub totals: Totals,
 }
@@ -101,6 +105,25 @@ impl Meta {
             iova_bits: self.totals.iova_bits,
         }
     }
+}
+
+/// Events of a trace that were made up: a parent-change workload
+/// ([`generate`](crate::generate)).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Synthetic {
+    /// Name of the workload ("balloon", ...).
+    pub workload: String,
+    /// Seed of all that is random.
+    pub seed: u64,
+    /// The guest is made up, too: nothing in the trace was recorded.
+    pub guest: bool,
+    /// Leaf size of the parent table ("4k", "2m", "1g") if it was made up with
+    /// the workload; nothing if the trace had one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent_layout: Option<String>,
+    /// All parameters, defaults included, with units in the names.
+    pub parameters: BTreeMap<String, String>,
 }
 
 /// A file as a whole.

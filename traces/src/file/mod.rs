@@ -12,7 +12,7 @@ mod writer;
 
 pub use decode::{CHUNK_EVENTS, ChunkStream};
 pub use markers::Markers;
-pub use meta::{Marker, Meta, Source, Summary, Totals};
+pub use meta::{Marker, Meta, Source, Summary, Synthetic, Totals};
 pub use reader::TraceReader;
 pub use schema::{ROW_GROUP_EVENTS, SCHEMA};
 pub use writer::TraceWriter;

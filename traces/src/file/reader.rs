@@ -105,6 +105,11 @@ impl TraceReader {
         &self.shared.path
     }
 
+    /// True if it was opened with [`from_bytes`](TraceReader::from_bytes).
+    pub fn is_embedded(&self) -> bool {
+        matches!(*self.shared.source, Source::Memory(_))
+    }
+
     /// Provenance and totals.
     pub fn meta(&self) -> &Meta {
         &self.shared.meta

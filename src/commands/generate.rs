@@ -1,0 +1,68 @@
+//! `ioasim trace overlay` and `ioasim trace generate`.
+
+use std::path::Path;
+
+use anyhow::Result;
+use ioasim_traces::file::Summary;
+use ioasim_traces::generate::{Control, generate_to_file, overlay_to_file};
+
+use crate::cli::{Overlay, ParentChange};
+use crate::progress::{Progress, interrupt_flag};
+use crate::{Usage, drive};
+
+/// Lays parent changes over a trace.
+pub fn overlay(args: &Overlay, quiet: bool) -> Result<()> {
+    let options = args.changes.options();
+    options.check().map_err(|e| Usage(e.to_string()))?;
+    let same = |a: &Path, b: &Path| a.canonicalize().ok().zip(b.canonicalize().ok());
+    if same(&args.trace, &args.output).is_some_and(|(a, b)| a == b) {
+        let what = format!(
+            "{} would be replaced by its own overlay; give another name with -o",
+            args.trace.display()
+        );
+        return Err(Usage(what).into());
+    }
+    let reader = drive::open(Some(&args.trace))?;
+    with_progress("overlay", quiet, |control| {
+        overlay_to_file(&reader, &args.output, &options, control)
+    })
+    .and_then(|summary| describe(&args.output, &summary))
+}
+
+/// Makes up a guest and parent changes.
+pub fn parent_change(args: &ParentChange, quiet: bool) -> Result<()> {
+    let (guest, options) = (args.guest(), args.changes.options());
+    options.check().and_then(|()| guest.check()).map_err(|e| Usage(e.to_string()))?;
+    with_progress("generate", quiet, |control| {
+        generate_to_file(&guest, &args.output, &options, control)
+    })
+    .and_then(|summary| describe(&args.output, &summary))
+}
+
+fn with_progress(
+    what: &'static str,
+    quiet: bool,
+    run: impl FnOnce(&mut Control<'_>) -> ioasim_traces::Result<Summary>,
+) -> Result<Summary> {
+    let mut progress: Option<Progress> = None;
+    let mut show = |done: u64, total: u64| {
+        progress.get_or_insert_with(|| Progress::new(quiet, what, "events", total)).at(done);
+    };
+    let mut control = Control { progress: Some(&mut show), cancel: Some(interrupt_flag()) };
+    let summary = run(&mut control)?;
+    if let Some(progress) = progress {
+        progress.finish();
+    }
+    Ok(summary)
+}
+
+/// What was made up, on stdout.
+fn describe(output: &Path, summary: &Summary) -> Result<()> {
+    let mut out =
+        format!("{}: {} events, {} bytes\n", output.display(), summary.events, summary.file_bytes);
+    let made_up = summary.meta.import_counts.iter().filter(|(k, _)| k.starts_with("overlay_"));
+    for (name, n) in made_up {
+        out += &format!("  {name:<46} {n:>14}\n");
+    }
+    super::print(out.as_bytes())
+}
