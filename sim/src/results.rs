@@ -142,6 +142,9 @@ pub struct GuestCounters {
     pub invalidations: InvalidationCounters,
     /// Guest operations that exit to the VMM.
     pub traps: u64,
+    /// Entries of its tables that the guest wrote while those pages were
+    /// write-protected; each is a trap too (`write-protect` only).
+    pub pte_writes: u64,
 }
 
 /// Invalidations by reach.
@@ -180,6 +183,9 @@ pub struct ShadowCounters {
     pub unmap_calls: u64,
     /// Most entries present at one time.
     pub resident_entries_peak: u64,
+    /// Page requests: accesses that found nothing in the shadow and made the
+    /// VMM look at the guest's table (`demand` only).
+    pub demand_faults: u64,
 }
 
 impl ShadowCounters {
@@ -193,6 +199,7 @@ impl ShadowCounters {
         self.skipped += part.skipped;
         self.map_calls += part.map_calls;
         self.unmap_calls += part.unmap_calls;
+        self.demand_faults += part.demand_faults;
         self.resident_entries_peak = self.resident_entries_peak.max(part.resident_entries_peak);
     }
 }

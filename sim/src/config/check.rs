@@ -72,7 +72,7 @@ impl Config {
                 } else {
                     (
                         "\"host-managed\"",
-                        "a child synchronised by invalidations is bound by its user: set it to \"user-managed\", or sync.policy to \"map-unmap\"",
+                        "under every sync.policy but \"map-unmap\" the child is bound by its user: set it to \"user-managed\", or sync.policy to \"map-unmap\"",
                     )
                 };
                 return refuse("child.ownership", value.into(), limit.into());

@@ -12,6 +12,7 @@ use crate::parent::Parent;
 use crate::results::{Counters, DeviceCounters, RunProvenance, RunResult};
 use crate::shadow::ShadowOp;
 use crate::sync;
+use crate::table::PteWrites;
 use crate::verify::{Answer, Request, Verifier};
 use crate::walk::{Reads, Stages, WalkCaches};
 
@@ -28,6 +29,8 @@ pub(super) struct Engine<S> {
     pub(super) provenance: RunProvenance,
     pub(super) pending: PendingNotify,
     pub(super) ops: Vec<ShadowOp>,
+    /// Stores of the map or unmap that is being applied.
+    pub(super) writes: PteWrites,
     pub(super) verifier: Option<Box<Verifier>>,
     /// The recording's own invalidations of the physical IOMMU drive the
     /// IOTLB (a configuration that claims to be the recording machine).
@@ -68,6 +71,7 @@ impl<S: Store> Engine<S> {
             provenance,
             pending: PendingNotify::default(),
             ops: Vec::new(),
+            writes: PteWrites::default(),
             verifier: verify.then(|| Box::new(Verifier::new(config))),
             host_invalidations: config.verify.labels && info.output_space == OutputSpace::Hpa,
             devices: Vec::new(),
@@ -126,7 +130,7 @@ impl<S: Store> Engine<S> {
                 self.devices[route.device as usize].hits += 1;
                 (Some(out), true)
             }
-            None => (self.miss(route, tag, addr, flags), false),
+            None => (self.miss(route, tag, addr, flags, event), false),
         };
         let recorded = if out.is_none() { Flags::OUT_KNOWN } else { Flags::FAULT };
         if flags.has(recorded) {
@@ -172,7 +176,7 @@ impl<S: Store> Engine<S> {
         Some((gpa, route.tag))
     }
 
-    fn miss(&mut self, route: Route, tag: Tag, addr: u64, flags: Flags) -> Option<u64> {
+    fn miss(&mut self, route: Route, tag: Tag, addr: u64, flags: Flags, event: u64) -> Option<u64> {
         if self.config.nesting == Nesting::None || route.space == PARENT_SPACE {
             // The layout is made up on first use.
             self.parent.ensure(addr & !0xfff, 4096);
@@ -200,9 +204,16 @@ impl<S: Store> Engine<S> {
         w.pwc_stage1_hits += reads.stage1_hits;
         w.pwc_stage2_hits += reads.stage2_hits;
         w.nested_cache_hits += reads.nested_hits;
+        self.devices[route.device as usize].memory_reads += reads.total();
+        if walked.is_err()
+            && self.policy.fills_on_fault()
+            && self.page_request(route.space, addr, flags.perm(), event)
+        {
+            // The device asks again.
+            return self.miss(route, tag, addr, flags, event);
+        }
         let device = &mut self.devices[route.device as usize];
         device.misses += 1;
-        device.memory_reads += reads.total();
         let (cause, out): (MissCause, _) = match walked {
             Ok(t) => {
                 let base = t.out & !(t.size.bytes() - 1);

@@ -2,6 +2,7 @@
 
 mod apply;
 mod engine;
+mod guest;
 mod inject;
 mod series;
 pub(crate) mod spaces;
