@@ -41,6 +41,13 @@ pub struct RunProvenance {
     /// Recorded invalidations left out because the configuration's guest
     /// would not send them.
     pub invalidations_left_out: u64,
+    /// `as-recorded`, or how the simulated guest encodes ranges (`page`, ...).
+    #[serde(default)]
+    pub invalidation_encoding: String,
+    /// Recorded page-selective invalidations that were replaced by the
+    /// commands of that encoding.
+    #[serde(default)]
+    pub invalidations_reencoded: u64,
 }
 
 /// Totals of a run.
@@ -90,6 +97,10 @@ pub struct IotlbCounters {
     pub evictions: u64,
     /// Entries removed by invalidations.
     pub invalidated: u64,
+    /// Entries removed by invalidation commands although they lie outside what
+    /// the guest changed; counted where the simulated guest encodes ranges
+    /// itself (`guest.invalidation` other than `as-recorded`).
+    pub over_invalidated: u64,
     /// Misses by cause; sums to `misses`.
     pub miss_causes: MissCauses,
 }
@@ -186,6 +197,10 @@ pub struct ShadowCounters {
     /// Page requests: accesses that found nothing in the shadow and made the
     /// VMM look at the guest's table (`demand` only).
     pub demand_faults: u64,
+    /// Entries that invalidation commands removed although they lie outside
+    /// what the guest changed (`demand` only, and only where the simulated
+    /// guest encodes ranges itself).
+    pub over_invalidated: u64,
 }
 
 impl ShadowCounters {
@@ -200,6 +215,7 @@ impl ShadowCounters {
         self.map_calls += part.map_calls;
         self.unmap_calls += part.unmap_calls;
         self.demand_faults += part.demand_faults;
+        self.over_invalidated += part.over_invalidated;
         self.resident_entries_peak = self.resident_entries_peak.max(part.resident_entries_peak);
     }
 }

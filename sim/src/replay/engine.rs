@@ -1,12 +1,13 @@
 //! The loop over events.
 
+use super::encode::{Changes, Doorbell};
 use super::inject::PendingNotify;
 use super::series::SeriesBuilder;
 use super::spaces::{PARENT_SPACE, Route, Spaces};
 use super::warm::GROUP;
 use super::{ReplayError, Run};
 use crate::cache::{Cached, Iotlb, MissCause, Store, Tag};
-use crate::config::{Config, Nesting};
+use crate::config::{Config, InvalidationEncoding, Nesting};
 use crate::events::{Chunk, DomainId, Flags, Kind, OutputSpace, Pasid, Requester, TraceInfo};
 use crate::parent::Parent;
 use crate::results::{Counters, DeviceCounters, RunProvenance, RunResult};
@@ -28,6 +29,8 @@ pub(super) struct Engine<S> {
     pub(super) counters: Counters,
     pub(super) provenance: RunProvenance,
     pub(super) pending: PendingNotify,
+    pub(super) changes: Changes,
+    pub(super) doorbell: Doorbell,
     pub(super) ops: Vec<ShadowOp>,
     /// Stores of the map or unmap that is being applied.
     pub(super) writes: PteWrites,
@@ -57,6 +60,8 @@ impl<S: Store> Engine<S> {
             invalidations: String::new(),
             invalidations_added: 0,
             invalidations_left_out: 0,
+            invalidation_encoding: config.guest.invalidation.name().into(),
+            invalidations_reencoded: 0,
         };
         Engine {
             spaces: Spaces::new(config.child.levels, info, software, config.iotlb.tag),
@@ -70,6 +75,8 @@ impl<S: Store> Engine<S> {
             counters: Counters::default(),
             provenance,
             pending: PendingNotify::default(),
+            changes: Changes::default(),
+            doorbell: Doorbell::default(),
             ops: Vec::new(),
             writes: PteWrites::default(),
             verifier: verify.then(|| Box::new(Verifier::new(config))),
@@ -280,6 +287,10 @@ impl<S: Store> Run for Engine<S> {
             (_, 0) => "recorded, plus those that caching mode adds".into(),
             _ => "recorded, plus those that caching mode adds, less those not sent".into(),
         };
+        if self.config.guest.invalidation != InvalidationEncoding::AsRecorded {
+            let encoding = &p.invalidation_encoding;
+            p.invalidations += &format!("; page-selective ones re-encoded as {encoding}");
+        }
         let mut devices: Vec<_> = self.spaces.device_ids.iter().zip(self.devices).collect();
         devices.sort_by_key(|(id, _)| **id);
         let devices = devices

@@ -2,10 +2,11 @@
 
 use super::ReplayError;
 use super::apply::{Reach, or_rw, whole_pages};
+use super::encode::{Changes, Command, Span, encode};
 use super::engine::Engine;
 use super::spaces::{PARENT_SPACE, SpaceId};
-use crate::cache::{Store, Tag};
-use crate::config::{CachingModeConfig, Nesting};
+use crate::cache::{PageRange, Store, Tag};
+use crate::config::{CachingModeConfig, InvalidationEncoding, Nesting};
 use crate::events::{DomainId, Event, Flags, PageSize, Perm, Scope};
 use crate::parent::Parent;
 use crate::sync;
@@ -58,8 +59,12 @@ impl<S: Store> Engine<S> {
         let writes = watched.then_some(&mut self.writes);
         let mut place = GuestTable { parent: &mut self.parent, writes };
         let mapped = child.map(iova, gpa, len, perm, PageSize::Size1G, &mut place);
-        if mapped.is_ok_and(|outcome| outcome.replaced > 0) {
-            self.counters.diagnostics.overlapping_maps += 1;
+        let replaced = mapped.is_ok_and(|outcome| outcome.replaced > 0);
+        self.counters.diagnostics.overlapping_maps += replaced as u64;
+        let announced = e.flags.has(Flags::NOTIFIED)
+            && self.config.guest.caching_mode != CachingModeConfig::Off;
+        if self.reencodes() && (replaced || announced) {
+            self.changes.add(id, iova, iova + len);
         }
         if let Some(v) = &mut self.verifier {
             v.child_map(id, iova, gpa, len, perm);
@@ -70,7 +75,7 @@ impl<S: Store> Engine<S> {
                 policy.map_call(shadow, cx, range, gpa, perm)
             });
             if called {
-                self.counters.guest.traps += 1;
+                self.trap(number, 1);
                 self.completed(id, Some(range));
             }
             self.trap_pte_writes(id, range, number);
@@ -96,6 +101,9 @@ impl<S: Store> Engine<S> {
             }
             return;
         };
+        if self.reencodes() {
+            self.changes.add(id, e.addr, e.addr.saturating_add(e.size));
+        }
         let child = self.spaces.get_mut(id).child.as_mut().expect("a child");
         let watched = self.config.nesting == Nesting::Software && self.policy.wants_pte_writes();
         let writes = watched.then_some(&mut self.writes);
@@ -111,7 +119,7 @@ impl<S: Store> Engine<S> {
             let called = self
                 .with_shadow(id, number, |policy, shadow, cx| policy.unmap_call(shadow, cx, range));
             if called {
-                self.counters.guest.traps += 1;
+                self.trap(number, 1);
                 self.completed(id, Some(range));
             }
             self.trap_pte_writes(id, range, number);
@@ -139,6 +147,19 @@ impl<S: Store> Engine<S> {
             self.provenance.invalidations_left_out += 1;
             return;
         }
+        if self.reencodes() {
+            match self.reach(e) {
+                Some(Reach::Page(id, range)) => {
+                    self.provenance.invalidations_reencoded += 1;
+                    let changed = self.changes.take(id, range.start, range.end);
+                    let leaf_only = e.flags.has(Flags::LEAF_ONLY);
+                    return self.send(id, &changed, leaf_only, number);
+                }
+                Some(Reach::Space(id)) => self.changes.clear(id),
+                Some(Reach::All) => self.changes = Changes::default(),
+                None => {}
+            }
+        }
         let sent = &mut self.counters.guest.invalidations;
         match scope {
             Scope::Page => sent.page += 1,
@@ -146,7 +167,7 @@ impl<S: Store> Engine<S> {
             Scope::Global | Scope::Reset => sent.global += 1,
             Scope::Context => sent.context += 1,
         }
-        self.counters.guest.traps += 1;
+        self.trap(number, 1);
         match self.config.nesting {
             Nesting::None => {}
             Nesting::Hardware => {
@@ -237,10 +258,93 @@ impl<S: Store> Engine<S> {
         }
     }
 
+    /// Sends what caching mode asks for after maps; it happens before `number`.
     fn notify(&mut self, (id, start, end): (SpaceId, u64, u64), number: u64) {
-        self.provenance.invalidations_added += 1;
-        self.counters.guest.invalidations.page += 1;
-        self.counters.guest.traps += 1;
-        self.sync(id, Some(sync::Range { start, end }), number);
+        let sent = self.counters.guest.invalidations;
+        self.send(id, &[(start, end)], false, number.saturating_sub(1));
+        let now = self.counters.guest.invalidations;
+        self.provenance.invalidations_added += now.page + now.domain - sent.page - sent.domain;
+    }
+
+    /// True if the simulated guest encodes ranges itself.
+    fn reencodes(&self) -> bool {
+        self.config.guest.invalidation != InvalidationEncoding::AsRecorded
+    }
+
+    /// `commands` more reach the VMM.
+    fn trap(&mut self, number: u64, commands: u64) {
+        let per_trap = self.config.guest.commands_per_trap;
+        self.counters.guest.traps += self.doorbell.ring(number, commands, per_trap);
+    }
+
+    /// Announces what changed in a space, in the configured encoding.
+    fn send(&mut self, id: SpaceId, changed: &[Span], leaf_only: bool, number: u64) {
+        let mut commands = Vec::new();
+        encode(self.config.guest.invalidation, changed, &mut commands);
+        self.trap(number, commands.len() as u64);
+        for command in commands {
+            let sent = &mut self.counters.guest.invalidations;
+            let range = match command {
+                Command::Pages((start, end)) => {
+                    sent.page += 1;
+                    Some(sync::Range { start, end })
+                }
+                Command::Domain => {
+                    sent.domain += 1;
+                    None
+                }
+            };
+            if self.config.nesting == Nesting::Software {
+                self.counters.shadow.over_invalidated += self.shadowed_beyond(id, range, changed);
+                self.sync(id, range, number);
+            } else {
+                self.hardware_command(id, range, changed, leaf_only);
+                self.completed(id, range);
+            }
+        }
+    }
+
+    /// Shadow entries that a command drops beside what changed. Policies that
+    /// compare with the guest's table drop none.
+    fn shadowed_beyond(&self, id: SpaceId, range: Option<sync::Range>, changed: &[Span]) -> u64 {
+        if !self.policy.fills_on_fault() || !self.reencodes() {
+            return 0;
+        }
+        let Some(shadow) = &self.spaces.get(id).shadow else { return 0 };
+        let (start, end) = range.map_or((0, u64::MAX), |r| (r.start, r.end));
+        let mut beyond = 0;
+        shadow.table().visit(start, end, &mut |at, leaf| {
+            let last = at + leaf.size.bytes();
+            beyond += !changed.iter().any(|(s, e)| at < *e && *s < last) as u64;
+            true
+        });
+        beyond
+    }
+
+    /// A forwarded command drops what it covers; first what changed, so that
+    /// the rest can be told apart.
+    fn hardware_command(
+        &mut self,
+        id: SpaceId,
+        range: Option<sync::Range>,
+        changed: &[Span],
+        leaf_only: bool,
+    ) {
+        let (start, end) = range.map_or((0, u64::MAX), |r| (r.start, r.end));
+        for tag in &self.spaces.get(id).tags {
+            for (s, e) in changed {
+                self.iotlb.invalidate(*tag, PageRange::new((*s).max(start), (*e).min(end)));
+            }
+            let beyond = match range {
+                Some(r) => self.iotlb.invalidate(*tag, PageRange::new(r.start, r.end)),
+                None => self.iotlb.invalidate_tag(*tag),
+            };
+            self.counters.iotlb.over_invalidated += beyond as u64;
+        }
+        match range {
+            None => self.caches.invalidate_stage1_tag(Tag(id.0)),
+            Some(_) if leaf_only => {}
+            Some(r) => self.caches.invalidate_stage1(Tag(id.0), r.start, r.end),
+        }
     }
 }

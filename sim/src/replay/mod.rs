@@ -1,6 +1,7 @@
 //! Functional replay: events in, counters out.
 
 mod apply;
+mod encode;
 mod engine;
 mod guest;
 mod inject;

@@ -6,7 +6,7 @@ mod reference;
 use std::collections::VecDeque;
 
 use crate::cache::{Iotlb, Store};
-use crate::config::{Config, Nesting};
+use crate::config::{Config, InvalidationEncoding, Nesting};
 use crate::events::{Event, Flags, Kind, OutputSpace, PAGE_MASK, Perm, TraceInfo};
 use crate::parent::Parent;
 use crate::replay::spaces::{PARENT_SPACE, SpaceId, Spaces};
@@ -59,7 +59,8 @@ impl Verifier {
             nesting: config.nesting,
             labels: config.verify.labels,
             compare_ops: config.nesting == Nesting::Software
-                && config.sync.policy == sync::Kind::InvalidateRange,
+                && config.sync.policy == sync::Kind::InvalidateRange
+                && config.guest.invalidation == InvalidationEncoding::AsRecorded,
             subset: config.sync.policy == sync::Kind::Demand,
             reference: Reference::default(),
             unconfirmed: VecDeque::new(),
