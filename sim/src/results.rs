@@ -20,6 +20,9 @@ pub struct RunResult {
     pub series: Series,
     /// Where constants, layouts and labels come from, in words.
     pub provenance: RunProvenance,
+    /// Present if the run measured it (`report.exposure`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exposure: Option<ExposureResult>,
     /// Present if the run verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verify>,
@@ -290,6 +293,59 @@ pub struct Series {
     pub shadow_pte_reads: Vec<u64>,
     /// Traps.
     pub traps: Vec<u64>,
+}
+
+/// How long unmapped memory stayed reachable for devices.
+///
+/// Distances run from an unmap's event to the event after which no IOTLB,
+/// shadow or nested-cache entry gives a translation that it removed: 0 if that
+/// is the unmap itself. Means are over unmaps that closed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExposureResult {
+    /// Unmaps that removed something, of children and parent.
+    pub unmaps: u64,
+    /// Of these, unmaps of the parent.
+    pub parent_unmaps: u64,
+    /// Closed at the unmap itself.
+    pub closed_at_once: u64,
+    /// Closed by a later event.
+    pub closed_later: u64,
+    /// Never closed.
+    pub open_at_end: u64,
+    /// Mean distance in events.
+    pub events_mean: f64,
+    /// Longest distance in events.
+    pub events_max: u64,
+    /// Mean distance in ns of recorded time.
+    pub ns_mean: f64,
+    /// Longest distance in ns of recorded time.
+    pub ns_max: u64,
+    /// Distance in events, from the unmap to the trace's end, of the longest
+    /// that never closed.
+    pub open_events_max: u64,
+    /// Unmaps by distance in events: element 0 counts distance 0, element `i`
+    /// distances from 2^(i-1) to 2^i - 1.
+    pub events_histogram: Vec<u64>,
+    /// Accesses that used a translation which an unmap had removed.
+    pub stale_dma: u64,
+    /// The first of them.
+    pub first_stale_dma: Vec<StaleDma>,
+}
+
+/// An access through a translation that an unmap had removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StaleDma {
+    /// Event number of the access (0-based row).
+    pub event: u64,
+    /// Event number of the unmap.
+    pub unmap_event: u64,
+    /// Requester id as `BB:DD.F`.
+    pub device: String,
+    /// Input address.
+    pub iova: u64,
+    /// Output address (HPA) that it was given.
+    pub out: u64,
 }
 
 /// Outcome of `--verify`.

@@ -334,4 +334,6 @@ pub struct VerifyConfig {
 pub struct ReportConfig {
     /// Intervals of the time series.
     pub intervals: u64,
+    /// Measure how long unmapped memory stays reachable.
+    pub exposure: bool,
 }

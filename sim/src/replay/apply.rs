@@ -56,6 +56,23 @@ impl<S: Store> Engine<S> {
                 }
             }
         }
+        if self.exposed {
+            let everything = match e.kind {
+                Kind::ParentMap | Kind::ParentUnmap => true,
+                Kind::Map => {
+                    // It may make valid again what was removed.
+                    let space = self.spaces.find(e.domain);
+                    if let (Some(exposure), Some(space)) = (&mut self.exposure, space) {
+                        let (start, end) = (e.addr & !PAGE_MASK, e.addr.saturating_add(e.size));
+                        exposure.touched.push((space, start, end - start));
+                    }
+                    false
+                }
+                Kind::Invalidate => e.flags.scope() == Some(Scope::Reset),
+                _ => false,
+            };
+            self.look_at_exposure(number, e.time_ns, everything);
+        }
         Ok(())
     }
 
@@ -81,10 +98,12 @@ impl<S: Store> Engine<S> {
 
     fn parent_unmap(&mut self, e: &Event, number: u64) {
         self.counters.parent.unmaps += 1;
+        self.before_parent_unmap(e.addr, e.size);
         if self.parent.unmap(e.addr, e.size) == 0 {
             self.counters.diagnostics.unmaps_of_unmapped += 1;
         }
         self.parent_changed(e.addr, e.size, number);
+        self.parent_unmapped(number, e.time_ns);
         if let Some(v) = &mut self.verifier {
             let hosts = v.parent_unmap(e.addr, e.size);
             v.nothing_leads_into(number, &hosts, &self.iotlb, &self.caches, &self.spaces);
@@ -216,6 +235,15 @@ impl<S: Store> Engine<S> {
             counters: &mut self.counters.shadow,
         };
         let outcome = run(&self.policy, shadow, cx);
+        if self.exposed
+            && let Some(exposure) = &mut self.exposure
+        {
+            exposure.touched.extend(self.ops.iter().map(|op| match *op {
+                ShadowOp::Unmap { iova, size } | ShadowOp::Map { iova, size, .. } => {
+                    (id, iova, size)
+                }
+            }));
+        }
         for op in &self.ops {
             if let ShadowOp::Unmap { iova, size } = *op {
                 let range = PageRange::new(iova, iova.saturating_add(size));

@@ -1,6 +1,7 @@
 //! The loop over events.
 
 use super::encode::{Changes, Doorbell};
+use super::exposure::Exposure;
 use super::inject::PendingNotify;
 use super::series::SeriesBuilder;
 use super::spaces::{PARENT_SPACE, Route, Spaces};
@@ -38,6 +39,10 @@ pub(super) struct Engine<S> {
     /// The recording's own invalidations of the physical IOMMU drive the
     /// IOTLB (a configuration that claims to be the recording machine).
     pub(super) host_invalidations: bool,
+    /// Measures exposure, if asked for.
+    pub(super) exposure: Option<Box<Exposure>>,
+    /// Some unmap is open.
+    pub(super) exposed: bool,
     devices: Vec<DeviceCounters>,
     series: SeriesBuilder,
 }
@@ -81,6 +86,8 @@ impl<S: Store> Engine<S> {
             writes: PteWrites::default(),
             verifier: verify.then(|| Box::new(Verifier::new(config))),
             host_invalidations: config.verify.labels && info.output_space == OutputSpace::Hpa,
+            exposure: config.report.exposure.then(Box::default),
+            exposed: false,
             devices: Vec::new(),
             series: SeriesBuilder::new(info.end_ns, config.report.intervals),
             config: config.clone(),
@@ -139,6 +146,10 @@ impl<S: Store> Engine<S> {
             }
             None => (self.miss(route, tag, addr, flags, event), false),
         };
+        if self.exposed {
+            let time_ns = chunk.time_ns[i] as u64;
+            self.exposed_dma((route, tag, addr), (out, hit), event, time_ns);
+        }
         let recorded = if out.is_none() { Flags::OUT_KNOWN } else { Flags::FAULT };
         if flags.has(recorded) {
             self.counters.diagnostics.fault_differences += 1;
@@ -256,7 +267,11 @@ impl<S: Store> Run for Engine<S> {
             }
             if !self.pending.is_empty() {
                 self.roll_series(chunk.time_ns[at] as u64);
-                self.flush_pending(chunk.first + at as u64);
+                let event = chunk.first + at as u64;
+                self.flush_pending(event);
+                if self.exposed {
+                    self.look_at_exposure(event, chunk.time_ns[at] as u64, false);
+                }
             }
             let group = at..at + requests;
             if warm {
@@ -304,7 +319,9 @@ impl<S: Store> Run for Engine<S> {
             }
             None => None,
         };
+        let events = self.info.events;
         Ok(RunResult {
+            exposure: self.exposure.map(|e| e.finish(events)),
             config: serde_json::to_value(&self.config)?,
             counters: self.counters.clone(),
             devices,

@@ -104,6 +104,7 @@ impl<S: Store> Engine<S> {
         if self.reencodes() {
             self.changes.add(id, e.addr, e.addr.saturating_add(e.size));
         }
+        self.before_child_unmap(id, e.addr, e.size);
         let child = self.spaces.get_mut(id).child.as_mut().expect("a child");
         let watched = self.config.nesting == Nesting::Software && self.policy.wants_pte_writes();
         let writes = watched.then_some(&mut self.writes);
@@ -124,6 +125,7 @@ impl<S: Store> Engine<S> {
             }
             self.trap_pte_writes(id, range, number);
         }
+        self.child_unmapped(id, number, e.time_ns);
     }
 
     /// A recorded invalidation by the guest: sent, or left out because this

@@ -3,6 +3,7 @@
 mod apply;
 mod encode;
 mod engine;
+mod exposure;
 mod guest;
 mod inject;
 mod series;
