@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use ioasim_sim::config::{Config, Layer, resolve};
-use ioasim_sim::events::{Chunk, DomainId, Event, Flags, Kind, PAGE_SIZE, Requester, Scope, TraceInfo};
+use ioasim_sim::events::{
+    Chunk, DomainId, Event, Flags, Kind, PAGE_SIZE, Requester, Scope, TraceInfo,
+};
 use ioasim_sim::replay::Replay;
 use ioasim_sim::results::ExposureResult;
 use proptest::collection::vec;
