@@ -28,7 +28,14 @@ impl<S: Store> Engine<S> {
             Kind::Dma => unreachable!("handled by the loop"),
             Kind::Map => self.guest_map(e, number)?,
             Kind::Unmap => self.guest_unmap(e, number),
-            Kind::Invalidate => self.guest_invalidate(e, number),
+            Kind::Invalidate => {
+                self.guest_invalidate(e, number);
+                if let Some(v) = &mut self.verifier
+                    && v.look_is_due()
+                {
+                    v.settled(number, &self.spaces, &self.parent);
+                }
+            }
             Kind::HostInvalidate => {
                 if self.host_invalidations {
                     self.hardware_invalidate(e);

@@ -17,6 +17,8 @@ use crate::table::entry_span;
 use crate::walk::{Reads, Stages, WalkCaches};
 use reference::Reference;
 
+/// Invalidations of the guest from one look at the whole shadow to the next.
+const LOOK_EVERY: u64 = 256;
 /// Differences kept with their details.
 const SHOWN: usize = 20;
 
@@ -50,6 +52,7 @@ pub(crate) struct Verifier {
     /// recording has shadow operations at all.
     surplus: Vec<(u64, ShadowOp)>,
     last_ops: Vec<ShadowOp>,
+    invalidations: u64,
     result: Verify,
 }
 
@@ -66,6 +69,7 @@ impl Verifier {
             unconfirmed: VecDeque::new(),
             surplus: Vec::new(),
             last_ops: Vec::new(),
+            invalidations: 0,
             result: Verify::default(),
         }
     }
@@ -243,6 +247,7 @@ impl Verifier {
 
     /// The guest's next invalidation comes: what is unconfirmed is too much.
     pub fn next_invalidation(&mut self, _event: u64) {
+        self.invalidations += 1;
         if self.result.shadow_ops == 0 {
             // The recording may have no shadow operations at all.
             self.surplus.truncate(SHOWN);
@@ -279,6 +284,12 @@ impl Verifier {
                 )
             });
         }
+    }
+
+    /// True after every 256th invalidation: recordings have few markers, and
+    /// the end alone would show little.
+    pub fn look_is_due(&self) -> bool {
+        self.invalidations % LOOK_EVERY == 0
     }
 
     /// I3 wherever nothing is pending: the shadow equals the composition, in
