@@ -143,12 +143,9 @@ fn contradictions_are_refused() {
     let user = "child.ownership=user-managed";
     let host = "child.ownership=host-managed";
     refused(preset("sw-nested-map", &[user]), &["child.ownership", "host-managed"]);
-    for name in [
-        "sw-nested-invalidate",
-        "sw-nested-flush",
-        "sw-nested-write-protect",
-        "sw-nested-demand",
-    ] {
+    for name in
+        ["sw-nested-invalidate", "sw-nested-flush", "sw-nested-write-protect", "sw-nested-demand"]
+    {
         refused(preset(name, &[host]), &["child.ownership", "user-managed", "map-unmap"]);
     }
     refused(preset("sw-nested-invalidate", &["sync.policy=map-unmap"]), &["child.ownership"]);
