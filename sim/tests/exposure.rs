@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use ioasim_sim::config::{Config, Layer, resolve};
 use ioasim_sim::events::{
-    Chunk, DomainId, Event, Flags, Kind, PAGE_SIZE, Requester, Scope, TraceInfo,
+    Chunk, DomainId, Event, Flags, Kind, OutputSpace, PAGE_SIZE, Requester, Scope, TraceInfo,
 };
 use ioasim_sim::replay::Replay;
 use ioasim_sim::results::ExposureResult;
@@ -291,6 +291,56 @@ proptest! {
         agrees("sw-nested-invalidate", Shadow::Range, &steps)?;
         agrees("sw-nested-demand", Shadow::Demand, &steps)?;
         agrees("sw-nested-write-protect", Shadow::WriteProtect, &steps)?;
+    }
+}
+
+/// An unmap of the parent where nothing but the recording's own invalidations
+/// of the physical IOMMU empties its IOTLB, and where the policy does.
+#[test]
+fn an_unmap_of_the_parent() {
+    const HOST: u64 = 1 << 32;
+    let host_flush = Event {
+        kind: Kind::HostInvalidate,
+        flags: Flags::with_scope(Scope::Domain),
+        ..event(Kind::HostInvalidate, 0, 0, 0)
+    };
+    let dma = Event { flags: Flags::READ, ..event(Kind::Dma, 0, 1, 0) };
+    let events = [
+        Event { out: HOST, size: 4 << 20, ..Event::new(Kind::ParentMap) },
+        Event { out: 5 * PAGE_SIZE, flags: Flags::READ, ..event(Kind::Map, 0, 1, 1) },
+        dma,
+        Event { addr: 0, size: 2 << 20, ..Event::new(Kind::ParentUnmap) },
+        dma,
+        Event::new(Kind::Marker),
+        host_flush,
+        dma,
+    ];
+    let run = |preset: &str, settings: &[&str]| {
+        let settings: Vec<String> =
+            settings.iter().chain(&["report.exposure=true"]).map(|s| s.to_string()).collect();
+        let config = resolve(&Layer::Preset(preset.into()), &settings).unwrap();
+        let info = TraceInfo {
+            events: events.len() as u64,
+            iova_bits: 32,
+            has_parent: true,
+            output_space: OutputSpace::Hpa,
+            ..TraceInfo::default()
+        };
+        let mut replay = Replay::new(&config, &info, false);
+        let chunk: Chunk = events.iter().copied().collect();
+        replay.run(&chunk).unwrap();
+        replay.finish().unwrap().exposure.unwrap()
+    };
+    let e = run("qemu-vtd-7.2", &[]);
+    assert_eq!((e.unmaps, e.parent_unmaps, e.closed_later, e.events_max), (1, 1, 1, 3));
+    assert_eq!(e.stale_dma, 1);
+    let first = &e.first_stale_dma[0];
+    assert_eq!((first.event, first.unmap_event), (4, 3));
+    assert_eq!((first.iova, first.out), (PAGE_SIZE, HOST + 5 * PAGE_SIZE));
+    for preset in ["hw-nested", "sw-nested-map", "sw-nested-demand", "sw-nested-write-protect"] {
+        let e = run(preset, &["parent.change=flush-all"]);
+        let found = (e.unmaps, e.parent_unmaps, e.closed_at_once, e.stale_dma);
+        assert_eq!(found, (1, 1, 1, 0), "{preset}");
     }
 }
 

@@ -8,9 +8,9 @@ use crate::config::InvalidationEncoding;
 use crate::events::{PAGE_MASK, PAGE_SIZE};
 
 /// Most pages of one VT-d page-selective command, and of all the commands
-/// that replace it under `page`: 2^18 (1 GiB). QEMU's VT-d and most hardware
-/// report MAMV = 18; beyond it Linux sends a domain-selective invalidation
-/// (`cap_max_amask_val` in `drivers/iommu/intel`).
+/// that replace it under `page`: 2^18 (1 GiB). QEMU's VT-d reports MAMV = 18;
+/// beyond it Linux sends a domain-selective invalidation (`cap_max_amask_val`
+/// in `drivers/iommu/intel`).
 const MOST_PAGES: u64 = 1 << 18;
 /// Changed ranges remembered per space until an invalidation names them.
 const MOST_CHANGES: usize = 256;

@@ -289,7 +289,7 @@ impl Verifier {
     /// True after every 256th invalidation: recordings have few markers, and
     /// the end alone would show little.
     pub fn look_is_due(&self) -> bool {
-        self.invalidations % LOOK_EVERY == 0
+        self.invalidations.is_multiple_of(LOOK_EVERY)
     }
 
     /// I3 wherever nothing is pending: the shadow equals the composition, in
