@@ -349,13 +349,6 @@ pub(crate) fn fault_reason(document: &Document, run: &RunResult) -> Option<(&'st
              when a page becomes present, so the shadow misses new pages"
                 .to_owned(),
         ))
-    } else if policy == "demand" {
-        Some((
-            "filled on demand",
-            "with the sync policy demand the first access to a new page faults by design, and the \
-             fault fills the shadow"
-                .to_owned(),
-        ))
     } else {
         None
     }

@@ -20,6 +20,9 @@ pub struct RunResult {
     pub series: Series,
     /// Where constants, layouts and labels come from, in words.
     pub provenance: RunProvenance,
+    /// Present if the run measured it (`report.exposure`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exposure: Option<ExposureResult>,
     /// Present if the run verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verify>,
@@ -41,6 +44,13 @@ pub struct RunProvenance {
     /// Recorded invalidations left out because the configuration's guest
     /// would not send them.
     pub invalidations_left_out: u64,
+    /// `as-recorded`, or how the simulated guest encodes ranges (`page`, ...).
+    #[serde(default)]
+    pub invalidation_encoding: String,
+    /// Recorded page-selective invalidations that were replaced by the
+    /// commands of that encoding.
+    #[serde(default)]
+    pub invalidations_reencoded: u64,
 }
 
 /// Totals of a run.
@@ -90,6 +100,10 @@ pub struct IotlbCounters {
     pub evictions: u64,
     /// Entries removed by invalidations.
     pub invalidated: u64,
+    /// Entries removed by invalidation commands although they lie outside what
+    /// the guest changed; counted where the simulated guest encodes ranges
+    /// itself (`guest.invalidation` other than `as-recorded`).
+    pub over_invalidated: u64,
     /// Misses by cause; sums to `misses`.
     pub miss_causes: MissCauses,
 }
@@ -142,6 +156,9 @@ pub struct GuestCounters {
     pub invalidations: InvalidationCounters,
     /// Guest operations that exit to the VMM.
     pub traps: u64,
+    /// Entries of its tables that the guest wrote while those pages were
+    /// write-protected; each is a trap too (`write-protect` only).
+    pub pte_writes: u64,
 }
 
 /// Invalidations by reach.
@@ -180,6 +197,13 @@ pub struct ShadowCounters {
     pub unmap_calls: u64,
     /// Most entries present at one time.
     pub resident_entries_peak: u64,
+    /// Page requests: accesses that found nothing in the shadow and made the
+    /// VMM look at the guest's table (`demand` only).
+    pub demand_faults: u64,
+    /// Entries that invalidation commands removed although they lie outside
+    /// what the guest changed (`demand` only, and only where the simulated
+    /// guest encodes ranges itself).
+    pub over_invalidated: u64,
 }
 
 impl ShadowCounters {
@@ -193,6 +217,8 @@ impl ShadowCounters {
         self.skipped += part.skipped;
         self.map_calls += part.map_calls;
         self.unmap_calls += part.unmap_calls;
+        self.demand_faults += part.demand_faults;
+        self.over_invalidated += part.over_invalidated;
         self.resident_entries_peak = self.resident_entries_peak.max(part.resident_entries_peak);
     }
 }
@@ -267,6 +293,59 @@ pub struct Series {
     pub shadow_pte_reads: Vec<u64>,
     /// Traps.
     pub traps: Vec<u64>,
+}
+
+/// How long unmapped memory stayed reachable for devices.
+///
+/// Distances run from an unmap's event to the event after which no IOTLB,
+/// shadow or nested-cache entry gives a translation that it removed: 0 if that
+/// is the unmap itself. Means are over unmaps that closed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExposureResult {
+    /// Unmaps that removed something, of children and parent.
+    pub unmaps: u64,
+    /// Of these, unmaps of the parent.
+    pub parent_unmaps: u64,
+    /// Closed at the unmap itself.
+    pub closed_at_once: u64,
+    /// Closed by a later event.
+    pub closed_later: u64,
+    /// Never closed.
+    pub open_at_end: u64,
+    /// Mean distance in events.
+    pub events_mean: f64,
+    /// Longest distance in events.
+    pub events_max: u64,
+    /// Mean distance in ns of recorded time.
+    pub ns_mean: f64,
+    /// Longest distance in ns of recorded time.
+    pub ns_max: u64,
+    /// Distance in events, from the unmap to the trace's end, of the longest
+    /// that never closed.
+    pub open_events_max: u64,
+    /// Unmaps by distance in events: element 0 counts distance 0, element `i`
+    /// distances from 2^(i-1) to 2^i - 1.
+    pub events_histogram: Vec<u64>,
+    /// Accesses that used a translation which an unmap had removed.
+    pub stale_dma: u64,
+    /// The first of them.
+    pub first_stale_dma: Vec<StaleDma>,
+}
+
+/// An access through a translation that an unmap had removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StaleDma {
+    /// Event number of the access (0-based row).
+    pub event: u64,
+    /// Event number of the unmap.
+    pub unmap_event: u64,
+    /// Requester id as `BB:DD.F`.
+    pub device: String,
+    /// Input address.
+    pub iova: u64,
+    /// Output address (HPA) that it was given.
+    pub out: u64,
 }
 
 /// Outcome of `--verify`.

@@ -101,6 +101,56 @@ impl Shadow {
         }
     }
 
+    /// Looks at `entries` consecutive entries of the child's node at `level`,
+    /// from the one that translates `iova`. Nothing above them is read. If the
+    /// node is gone, whatever removed it says so in a store of its own.
+    pub fn sync_entries(&mut self, cx: &mut SyncContext<'_>, level: u32, iova: u64, entries: u64) {
+        let Some(node) = cx.child.node_at(level, iova) else { return };
+        let span = entry_span(level);
+        let base = iova & !(span * FANOUT as u64 - 1);
+        self.sync_node(cx, node, level, base, iova, iova + entries * span);
+    }
+
+    /// Walks the child for `iova`, as an answer to a device's fault, and
+    /// shadows the entry that it finds.
+    pub fn fill(&mut self, cx: &mut SyncContext<'_>, iova: u64) {
+        if !cx.child.covers(iova) {
+            return;
+        }
+        let mut node = RadixTable::ROOT;
+        for level in (0..cx.child.levels()).rev() {
+            let e = cx.child.read(node, level, iova);
+            cx.counters.pte_reads += 1;
+            match e.node() {
+                Some(below) => node = below,
+                None => {
+                    cx.counters.entries_examined += 1;
+                    if e.is_leaf() {
+                        self.seen_leaf(cx, iova & !(entry_span(level) - 1), Leaf::new(e, level));
+                    } else {
+                        cx.counters.skipped += 1;
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Drops every shadowed guest entry that overlaps `[start, end)`, whole
+    /// entries always, without a look at the child: one host unmap, or none.
+    pub fn forget(&mut self, cx: &mut SyncContext<'_>, start: u64, end: u64) {
+        let mut hull: Option<(u64, u64)> = None;
+        self.synced.visit(start, end, &mut |at, leaf| {
+            let first = hull.map_or(at, |(first, _)| first);
+            hull = Some((first, at + leaf.size.bytes()));
+            true
+        });
+        match hull {
+            Some((start, end)) => self.drop_overlapping(cx, start, end - start),
+            None => cx.counters.skipped += 1,
+        }
+    }
+
     fn sync_node(
         &mut self,
         cx: &mut SyncContext<'_>,

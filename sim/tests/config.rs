@@ -103,6 +103,8 @@ fn sizes_out_of_their_limits_are_refused() {
     refused(hw(&["child.levels=2"]), &["child.levels = 2", "3, 4 or 5"]);
     refused(hw(&["report.intervals=0"]), &["report.intervals = 0", "1 to 10000"]);
     refused(hw(&["report.intervals=10001"]), &["report.intervals = 10001", "1 to 10000"]);
+    refused(hw(&["guest.commands_per_trap=0"]), &["guest.commands_per_trap = 0", "1 to 32768"]);
+    refused(hw(&["guest.commands_per_trap=32769"]), &["guest.commands_per_trap", "32768"]);
     refused(hw(&["name="]), &["name", "1 to 100 characters"]);
     // At the limits.
     for fine in [
@@ -113,6 +115,9 @@ fn sizes_out_of_their_limits_are_refused() {
         "parent.levels=3",
         "child.levels=5",
         "report.intervals=1",
+        "report.exposure=true",
+        "guest.commands_per_trap=32768",
+        "guest.invalidation=range-split",
     ] {
         hw(&[fine]).unwrap_or_else(|e| panic!("{fine}: {e}"));
     }
@@ -125,6 +130,7 @@ fn values_of_the_wrong_type_are_refused() {
         message(preset("hw-nested", &[setting]));
     }
     refused(preset("hw-nested", &["iotlb.replacement=mru"]), &["mru", "lru", "clock"]);
+    refused(preset("hw-nested", &["guest.invalidation=split"]), &["split", "range-split"]);
     refused(preset("hw-nested", &["nesting=both"]), &["both", "hardware", "software"]);
     message(preset("hw-nested", &["iotlb=3"]));
     message(preset("hw-nested", &["iotlb.entries.x=3"]));
@@ -137,7 +143,9 @@ fn contradictions_are_refused() {
     let user = "child.ownership=user-managed";
     let host = "child.ownership=host-managed";
     refused(preset("sw-nested-map", &[user]), &["child.ownership", "host-managed"]);
-    for name in ["sw-nested-invalidate", "sw-nested-flush"] {
+    for name in
+        ["sw-nested-invalidate", "sw-nested-flush", "sw-nested-write-protect", "sw-nested-demand"]
+    {
         refused(preset(name, &[host]), &["child.ownership", "user-managed", "map-unmap"]);
     }
     refused(preset("sw-nested-invalidate", &["sync.policy=map-unmap"]), &["child.ownership"]);
@@ -145,6 +153,11 @@ fn contradictions_are_refused() {
     refused(preset("hw-nested", &[host]), &["child.ownership", "user-managed"]);
     refused(preset("hw-nested", &["parent.ownership=user-managed"]), &["parent.ownership"]);
     refused(preset("hw-nested", &["iotlb.page_match=low8"]), &["page_match", "flush-when-full"]);
+    refused(
+        preset("qemu-vtd-7.2", &["guest.invalidation=page"]),
+        &["guest.invalidation = \"page\"", "verify.labels", "as-recorded"],
+    );
+    preset("qemu-vtd-7.2", &["guest.invalidation=page", "verify.labels=false"]).unwrap();
     refused(preset("qemu-vtd-7.2", &["iotlb.ways=8"]), &["iotlb.ways = 8", "iotlb.entries"]);
 }
 

@@ -10,6 +10,7 @@ use ioasim_sim::events::{
 };
 use ioasim_sim::replay::Replay;
 use ioasim_sim::results::{RunResult, Verify};
+use ioasim_sim::sync::Kind as Sync;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -41,7 +42,14 @@ const TINY: [&str; 11] = [
 /// Every nesting preset, QEMU's, and odd caches over each nesting.
 fn configs() -> Vec<Config> {
     let mut all: Vec<Config> = preset_names().map(|name| config(name, &[])).collect();
-    for preset in ["hw-nested", "sw-nested-map", "sw-nested-invalidate", "sw-nested-flush"] {
+    for preset in [
+        "hw-nested",
+        "sw-nested-map",
+        "sw-nested-invalidate",
+        "sw-nested-flush",
+        "sw-nested-write-protect",
+        "sw-nested-demand",
+    ] {
         all.push(config(preset, &TINY));
         all.push(config(
             preset,
@@ -62,6 +70,26 @@ fn configs() -> Vec<Config> {
                 "parent.layout=1g",
             ],
         ));
+    }
+    // Ranges encoded by the simulated guest, and exposure measured beside it.
+    for (preset, encoding) in [
+        ("hw-nested", "page"),
+        ("hw-nested", "range-cover"),
+        ("hw-nested", "domain"),
+        ("sw-nested-invalidate", "range-split"),
+        ("sw-nested-invalidate", "domain"),
+        ("sw-nested-demand", "range-cover"),
+        ("sw-nested-flush", "page"),
+    ] {
+        let encoding = format!("guest.invalidation={encoding}");
+        all.push(config(
+            preset,
+            &[&encoding, "guest.commands_per_trap=4", "report.exposure=true", "iotlb.ways=4"],
+        ));
+    }
+    let tags = ["report.exposure=true", "iotlb.tag=requester", "iotlb.entries=12", "iotlb.ways=4"];
+    for preset in ["passthrough", "sw-nested-map", "sw-nested-write-protect", "sw-nested-demand"] {
+        all.push(config(preset, &tags));
     }
     all.push(config("hw-nested", &["parent.layout=identity", "iotlb.replacement=clock"]));
     all.push(config("hw-nested", &["iotlb.replacement=fifo", "iotlb.tag=pasid"]));
@@ -370,6 +398,16 @@ fn all_agree(trace: &Trace) -> Result<(), TestCaseError> {
         prop_assert_eq!(verify.translations, trace.dma - trace.faults, "{}", name);
         prop_assert_eq!(verify.stale_legal, 0, "{}: the present state only", name);
         prop_assert_eq!(verify.reference_checks, trace.dma);
+        if let Some(e) = &result.exposure {
+            let closed = e.closed_at_once + e.closed_later;
+            prop_assert_eq!(e.unmaps, closed + e.open_at_end, "{}", name);
+            prop_assert_eq!(e.stale_dma, 0, "{}: each unmap is announced at once", name);
+            prop_assert_eq!(e.events_histogram.iter().sum::<u64>(), closed);
+            let each = matches!(config.sync.policy, Sync::MapUnmap | Sync::WriteProtect);
+            if config.nesting == Nesting::Software && each {
+                prop_assert_eq!(e.closed_at_once, e.unmaps, "{}", name);
+            }
+        }
         let m = c.iotlb.miss_causes;
         prop_assert_eq!(c.iotlb.hits + c.iotlb.misses, trace.dma);
         prop_assert_eq!(m.cold + m.capacity + m.conflict + m.invalidation, c.iotlb.misses);
@@ -457,8 +495,81 @@ fn a_shadow_without_caching_mode_misses_pages() {
             assert_eq!(faults(preset, mode), (20, true), "{preset} {mode}");
         }
     }
-    // Every call captured: no invalidation needed.
-    assert_eq!(faults("sw-nested-map", "off"), (0, true));
+    // Every call or store captured, or filled when it is missed: no
+    // invalidation needed.
+    for preset in ["sw-nested-map", "sw-nested-write-protect", "sw-nested-demand"] {
+        assert_eq!(faults(preset, "off"), (0, true), "{preset}");
+    }
+}
+
+/// At a marker nothing may be pending under the policies that hear of every
+/// change: with no invalidation at all the shadow is the composition there,
+/// and one that is filled on demand is a part of it.
+#[test]
+fn shadows_are_in_line_at_every_marker() {
+    let mut steps = Vec::new();
+    for i in 0..60u64 {
+        let (page, domain) = (i * 5 % 12, (i % 3) as u32);
+        steps.push(Step::Map { domain, page, gpa_page: 3 * i, pages: 1 + i % 3, perm: Perm::RW });
+        steps.push(Step::Dma { device: domain, page, needed: Perm::WRITE });
+        if i % 2 == 0 {
+            steps.push(Step::Unmap { domain, page: page + 1, pages: 2 });
+        }
+        steps.push(Step::Marker);
+    }
+    for (preset, invalidations) in [
+        ("sw-nested-map", Invalidations::Missing),
+        ("sw-nested-write-protect", Invalidations::Missing),
+        ("sw-nested-demand", Invalidations::Complete(Scope::Page)),
+    ] {
+        let trace = trace(&steps, invalidations, false);
+        let (result, verify) = verified(&config(preset, &[]), &trace);
+        assert!(verify.passed(), "{preset}: {verify:#?}");
+        // Every page ever mapped, at each of the 60 markers.
+        assert!(verify.invariant_checks > 60 * 20, "{preset}: {}", verify.invariant_checks);
+        assert_eq!(result.counters.diagnostics.fault_differences, 0, "{preset}");
+    }
+}
+
+/// One unmap of three pages out of eight, in each encoding.
+#[test]
+fn encodings_cost_what_they_say() {
+    let mut steps: Vec<Step> = (0..8)
+        .flat_map(|page| {
+            let map =
+                Step::Map { domain: 0, page, gpa_page: 40 + 3 * page, pages: 1, perm: Perm::RW };
+            [map, Step::Dma { device: 0, page, needed: Perm::READ }]
+        })
+        .collect();
+    steps.push(Step::Unmap { domain: 0, page: 3, pages: 3 });
+    let trace = trace(&steps, Invalidations::Complete(Scope::Page), false);
+    for (encoding, batch, page, domain, traps, beyond) in [
+        ("as-recorded", 1, 1, 0, 1, 0),
+        ("page", 1, 3, 0, 3, 0),
+        ("page", 2, 3, 0, 2, 0),
+        ("page", 16, 3, 0, 1, 0),
+        ("range-cover", 1, 1, 0, 1, 5),
+        ("range-split", 1, 2, 0, 2, 0),
+        ("domain", 1, 0, 1, 1, 5),
+    ] {
+        let settings =
+            [format!("guest.invalidation={encoding}"), format!("guest.commands_per_trap={batch}")];
+        let settings = settings.each_ref().map(String::as_str);
+        let (hw, verify) = verified(&config("hw-nested", &settings), &trace);
+        assert!(verify.passed());
+        let c = &hw.counters;
+        let sent = (c.guest.invalidations.page, c.guest.invalidations.domain, c.guest.traps);
+        assert_eq!(sent, (page, domain, traps), "{encoding} {batch}");
+        assert_eq!(c.iotlb.over_invalidated, beyond, "{encoding}");
+        let dropped = if encoding == "as-recorded" { 8 } else { 3 + beyond };
+        assert_eq!(c.iotlb.invalidated, dropped, "{encoding}");
+        assert_eq!(hw.provenance.invalidation_encoding, encoding);
+        assert_eq!(hw.provenance.invalidations_reencoded, (encoding != "as-recorded") as u64);
+        let (demand, verify) = verified(&config("sw-nested-demand", &settings), &trace);
+        assert!(verify.passed());
+        let c = &demand.counters;
+        assert_eq!((c.shadow.over_invalidated, c.shadow.unmapped), (beyond, dropped), "{encoding}");
+    }
 }
 
 /// Addresses and sizes at their limits.

@@ -7,6 +7,7 @@
 
 mod context;
 mod evidence;
+mod exposure;
 mod section;
 
 use minijinja::syntax::SyntaxConfig;

@@ -59,6 +59,7 @@ fn one(out: &mut String, document: &Document) {
     for line in brief(document) {
         paragraph(out, &line, 2);
     }
+    super::exposure::section(out, &runs);
     if runs.iter().any(|r| r.run.verify.is_some()) {
         out.push('\n');
         for r in &runs {

@@ -2,6 +2,7 @@
 //! characters from files.
 
 mod compare;
+pub(crate) mod exposure;
 mod replay;
 mod verify;
 

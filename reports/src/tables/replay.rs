@@ -40,6 +40,7 @@ pub fn render_replay(document: &Document) -> String {
             out.push_str(&counter(key, value, r.m.requests));
         }
         devices(&mut out, r.run);
+        super::exposure::section(&mut out, std::slice::from_ref(r));
         provenance(&mut out, r.run);
         if let Some((_, why)) = fault_reason(document, r.run).filter(|_| r.m.faults > 0) {
             out.push('\n');

@@ -369,6 +369,12 @@ impl<S: Store> Iotlb<S> {
         }
     }
 
+    /// True if a page is present, without a trace.
+    #[inline]
+    pub(crate) fn holds(&self, key: Key) -> bool {
+        self.store.peek(key).is_some()
+    }
+
     /// Page-selective invalidation; returns how many entries went.
     pub fn invalidate(&mut self, tag: Tag, mut range: PageRange) -> usize {
         range.end = range.end.min(1 << ADDRESS_BITS);

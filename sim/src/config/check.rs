@@ -1,6 +1,9 @@
 //! Limits and contradictions.
 
-use super::{Config, ConfigError, Levels, Nesting, Ownership, PageMatch, ReplacementKind};
+use super::{
+    Config, ConfigError, InvalidationEncoding, Levels, Nesting, Ownership, PageMatch,
+    ReplacementKind,
+};
 use crate::sync;
 use crate::walk::WalkCacheConfig;
 
@@ -10,6 +13,9 @@ pub mod limits {
     pub const CACHE_ENTRIES: u64 = 1 << 24;
     /// Most intervals of a time series.
     pub const INTERVALS: u64 = 10_000;
+    /// Most commands per trap: the entries of VT-d's largest invalidation
+    /// queue (2^7 pages of 256 descriptors).
+    pub const COMMANDS_PER_TRAP: u64 = 1 << 15;
 }
 
 impl Config {
@@ -51,6 +57,17 @@ impl Config {
             let limit = format!("1 to {} intervals", limits::INTERVALS);
             return refuse("report.intervals", self.report.intervals.to_string(), limit);
         }
+        let commands = self.guest.commands_per_trap;
+        if commands == 0 || commands > limits::COMMANDS_PER_TRAP {
+            let limit = format!("1 to {} commands", limits::COMMANDS_PER_TRAP);
+            return refuse("guest.commands_per_trap", commands.to_string(), limit);
+        }
+        if self.verify.labels && self.guest.invalidation != InvalidationEncoding::AsRecorded {
+            let limit = "verify.labels claims the recording machine, whose invalidations are \
+                         \"as-recorded\"";
+            let value = format!("{:?}", self.guest.invalidation.name());
+            return refuse("guest.invalidation", value, limit.into());
+        }
         let flush = self.iotlb.replacement == ReplacementKind::FlushWhenFull;
         if flush && self.iotlb.ways != self.iotlb.entries {
             let limit = "`flush-when-full` is fully associative: set it equal to iotlb.entries";
@@ -72,7 +89,7 @@ impl Config {
                 } else {
                     (
                         "\"host-managed\"",
-                        "a child synchronised by invalidations is bound by its user: set it to \"user-managed\", or sync.policy to \"map-unmap\"",
+                        "under every sync.policy but \"map-unmap\" the child is bound by its user: set it to \"user-managed\", or sync.policy to \"map-unmap\"",
                     )
                 };
                 return refuse("child.ownership", value.into(), limit.into());

@@ -5,12 +5,14 @@ use toml::{Table, Value};
 use super::{Config, ConfigError};
 
 /// The presets that ship with ioasim, in the order of `preset list`.
-const PRESETS: [(&str, &str); 6] = [
+const PRESETS: [(&str, &str); 8] = [
     ("passthrough", include_str!("../../presets/passthrough.toml")),
     ("hw-nested", include_str!("../../presets/hw-nested.toml")),
     ("sw-nested-map", include_str!("../../presets/sw-nested-map.toml")),
     ("sw-nested-invalidate", include_str!("../../presets/sw-nested-invalidate.toml")),
     ("sw-nested-flush", include_str!("../../presets/sw-nested-flush.toml")),
+    ("sw-nested-write-protect", include_str!("../../presets/sw-nested-write-protect.toml")),
+    ("sw-nested-demand", include_str!("../../presets/sw-nested-demand.toml")),
     ("qemu-vtd-7.2", include_str!("../../presets/qemu-vtd-7.2.toml")),
 ];
 

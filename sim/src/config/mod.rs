@@ -201,6 +201,43 @@ pub struct SyncConfig {
 pub struct GuestConfig {
     /// Invalidations for not-present to present.
     pub caching_mode: CachingModeConfig,
+    /// How it puts a changed range into page-selective invalidations.
+    pub invalidation: InvalidationEncoding,
+    /// Commands (invalidations, or map and unmap calls) that it queues before
+    /// it tells the VMM, which is one trap.
+    pub commands_per_trap: u64,
+}
+
+/// How the simulated guest puts a changed range into invalidation commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InvalidationEncoding {
+    /// The recording's commands, unchanged; those that caching mode adds as
+    /// under `range-cover`.
+    AsRecorded,
+    /// One command per 4 KiB page.
+    Page,
+    /// One command for the smallest aligned power of two of pages around all
+    /// of it (Linux's VT-d driver).
+    RangeCover,
+    /// Naturally aligned powers of two, nothing beyond the range (Linux's AMD
+    /// driver under NpCache).
+    RangeSplit,
+    /// One domain-selective command.
+    Domain,
+}
+
+impl InvalidationEncoding {
+    /// Name as in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            InvalidationEncoding::AsRecorded => "as-recorded",
+            InvalidationEncoding::Page => "page",
+            InvalidationEncoding::RangeCover => "range-cover",
+            InvalidationEncoding::RangeSplit => "range-split",
+            InvalidationEncoding::Domain => "domain",
+        }
+    }
 }
 
 /// Whether the simulated guest invalidates after not-present to present.
@@ -325,4 +362,6 @@ pub struct VerifyConfig {
 pub struct ReportConfig {
     /// Intervals of the time series.
     pub intervals: u64,
+    /// Measure how long unmapped memory stays reachable.
+    pub exposure: bool,
 }

@@ -2,17 +2,16 @@
 
 use super::ReplayError;
 use super::engine::Engine;
-use super::spaces::{PARENT_SPACE, SpaceId};
+use super::spaces::SpaceId;
 use crate::cache::{PageRange, Store, Tag};
-use crate::config::{CachingModeConfig, Nesting};
-use crate::events::{DomainId, Event, Flags, Kind, PAGE_MASK, PAGE_SIZE, PageSize, Perm, Scope};
+use crate::events::{Event, Flags, Kind, PAGE_MASK, PAGE_SIZE, Perm, Scope};
 use crate::results::ShadowCounters;
 use crate::shadow::{ShadowOp, SyncContext};
 use crate::sync;
 
 /// Reach of an invalidation inside the model.
 #[derive(Clone, Copy)]
-enum Reach {
+pub(super) enum Reach {
     Page(SpaceId, PageRange),
     Space(SpaceId),
     All,
@@ -29,7 +28,14 @@ impl<S: Store> Engine<S> {
             Kind::Dma => unreachable!("handled by the loop"),
             Kind::Map => self.guest_map(e, number)?,
             Kind::Unmap => self.guest_unmap(e, number),
-            Kind::Invalidate => self.guest_invalidate(e, number),
+            Kind::Invalidate => {
+                self.guest_invalidate(e, number);
+                if let Some(v) = &mut self.verifier
+                    && v.look_is_due()
+                {
+                    v.settled(number, &self.spaces, &self.parent);
+                }
+            }
             Kind::HostInvalidate => {
                 if self.host_invalidations {
                     self.hardware_invalidate(e);
@@ -57,55 +63,22 @@ impl<S: Store> Engine<S> {
                 }
             }
         }
-        Ok(())
-    }
-
-    fn guest_map(&mut self, e: &Event, number: u64) -> Result<(), ReplayError> {
-        self.counters.guest.maps += 1;
-        if e.domain == DomainId::NONE || e.domain == DomainId::PARENT {
-            self.counters.diagnostics.unattributed += 1;
-            return Ok(());
-        }
-        if e.size == 0 {
-            return Ok(());
-        }
-        let limit = |_| ReplayError::TooManyTags { event: number, limit: Tag::LIMIT };
-        let id = self.spaces.of_domain(e.domain, &mut self.parent).map_err(limit)?;
-        let perm = or_rw(e.flags.perm());
-        let space = self.spaces.get_mut(id);
-        let child = space.child.as_mut().expect("only the parent's space has no child");
-        let Some((iova, gpa, len)) = whole_pages(e).filter(|(a, _, n)| child.covers(a + n - 1))
-        else {
-            self.counters.diagnostics.beyond_width += 1;
-            return Ok(());
-        };
-        self.parent.ensure(gpa, len);
-        let parent = &mut self.parent;
-        let mut place = |_: u32, _: u64| parent.take_table_page();
-        let mapped = child.map(iova, gpa, len, perm, PageSize::Size1G, &mut place);
-        if mapped.is_ok_and(|outcome| outcome.replaced > 0) {
-            self.counters.diagnostics.overlapping_maps += 1;
-        }
-        if let Some(v) = &mut self.verifier {
-            v.child_map(id, iova, gpa, len, perm);
-        }
-        let range = sync::Range { start: iova, end: iova + len };
-        if self.config.nesting == Nesting::Software {
-            let trapped = self.with_shadow(id, number, |policy, shadow, cx| {
-                policy.map_call(shadow, cx, range, gpa, perm)
-            });
-            if trapped {
-                self.counters.guest.traps += 1;
-                self.completed(id, Some(range));
-            }
-            let wanted = self.policy.wants_invalidations()
-                && self.config.guest.caching_mode == CachingModeConfig::On;
-            if wanted
-                && !e.flags.has(Flags::NOTIFIED)
-                && let Some(first) = self.pending.add(id, range.start, range.end)
-            {
-                self.notify(first, number);
-            }
+        if self.exposed {
+            let everything = match e.kind {
+                Kind::ParentMap | Kind::ParentUnmap => true,
+                Kind::Map => {
+                    // It may make valid again what was removed.
+                    let space = self.spaces.find(e.domain);
+                    if let (Some(exposure), Some(space)) = (&mut self.exposure, space) {
+                        let (start, end) = (e.addr & !PAGE_MASK, e.addr.saturating_add(e.size));
+                        exposure.touched.push((space, start, end - start));
+                    }
+                    false
+                }
+                Kind::Invalidate => e.flags.scope() == Some(Scope::Reset),
+                _ => false,
+            };
+            self.look_at_exposure(number, e.time_ns, everything);
         }
         Ok(())
     }
@@ -132,114 +105,21 @@ impl<S: Store> Engine<S> {
 
     fn parent_unmap(&mut self, e: &Event, number: u64) {
         self.counters.parent.unmaps += 1;
+        self.before_parent_unmap(e.addr, e.size);
         if self.parent.unmap(e.addr, e.size) == 0 {
             self.counters.diagnostics.unmaps_of_unmapped += 1;
         }
         self.parent_changed(e.addr, e.size, number);
+        self.parent_unmapped(number, e.time_ns);
         if let Some(v) = &mut self.verifier {
             let hosts = v.parent_unmap(e.addr, e.size);
             v.nothing_leads_into(number, &hosts, &self.iotlb, &self.caches, &self.spaces);
         }
     }
 
-    fn guest_unmap(&mut self, e: &Event, number: u64) {
-        self.counters.guest.unmaps += 1;
-        let Some(id) = self.spaces.find(e.domain).filter(|id| *id != PARENT_SPACE) else {
-            let d = &mut self.counters.diagnostics;
-            match e.domain {
-                DomainId::NONE | DomainId::PARENT => d.unattributed += 1,
-                _ => d.unmaps_of_unmapped += 1,
-            }
-            return;
-        };
-        let child = self.spaces.get_mut(id).child.as_mut().expect("a child");
-        let parent = &mut self.parent;
-        let mut place = |_: u32, _: u64| parent.take_table_page();
-        if child.unmap(e.addr, e.size, &mut place) == 0 {
-            self.counters.diagnostics.unmaps_of_unmapped += 1;
-        }
-        if let Some(v) = &mut self.verifier {
-            v.child_unmap(id, e.addr, e.size);
-        }
-        if self.config.nesting == Nesting::Software {
-            let range = sync::Range { start: e.addr, end: e.addr.saturating_add(e.size) };
-            let trapped = self
-                .with_shadow(id, number, |policy, shadow, cx| policy.unmap_call(shadow, cx, range));
-            if trapped {
-                self.counters.guest.traps += 1;
-                self.completed(id, Some(range));
-            }
-        }
-    }
-
-    /// A recorded invalidation by the guest: sent, or left out because this
-    /// configuration's guest would not send it.
-    fn guest_invalidate(&mut self, e: &Event, number: u64) {
-        if let Some(v) = &mut self.verifier {
-            v.next_invalidation(number);
-        }
-        let scope = e.flags.scope().unwrap_or(Scope::Global);
-        if scope == Scope::Reset {
-            return self.reset();
-        }
-        let reaches_vmm = match self.config.nesting {
-            Nesting::None => false,
-            Nesting::Hardware => true,
-            Nesting::Software => self.policy.wants_invalidations(),
-        };
-        let for_map = e.flags.has(Flags::MAP_NOTIFY)
-            && self.config.guest.caching_mode == CachingModeConfig::Off;
-        if !reaches_vmm || for_map {
-            self.provenance.invalidations_left_out += 1;
-            return;
-        }
-        let sent = &mut self.counters.guest.invalidations;
-        match scope {
-            Scope::Page => sent.page += 1,
-            Scope::Domain => sent.domain += 1,
-            Scope::Global | Scope::Reset => sent.global += 1,
-            Scope::Context => sent.context += 1,
-        }
-        self.counters.guest.traps += 1;
-        match self.config.nesting {
-            Nesting::None => {}
-            Nesting::Hardware => {
-                if !self.host_invalidations {
-                    self.hardware_invalidate(e);
-                }
-                match self.reach(e) {
-                    Some(Reach::Page(id, r)) => {
-                        let range = sync::Range { start: r.start, end: r.end };
-                        self.completed(id, Some(range));
-                    }
-                    Some(Reach::Space(id)) => self.completed(id, None),
-                    Some(Reach::All) if scope != Scope::Context => {
-                        self.spaces.ids().for_each(|id| self.completed(id, None));
-                    }
-                    _ => {}
-                }
-            }
-            Nesting::Software => match (scope, self.reach(e)) {
-                (Scope::Context, _) => {
-                    for id in self.spaces.attached_to(e.requester) {
-                        self.sync(id, None, number);
-                    }
-                }
-                (_, Some(Reach::Page(id, r))) => {
-                    self.sync(id, Some(sync::Range { start: r.start, end: r.end }), number);
-                }
-                (_, Some(Reach::Space(id))) => self.sync(id, None, number),
-                (_, Some(Reach::All)) => {
-                    self.spaces.ids().for_each(|id| self.sync(id, None, number));
-                }
-                (_, None) => {}
-            },
-        }
-    }
-
     /// What an invalidation event reaches; `None` if its domain is unknown
     /// to the model (nothing of it is cached or shadowed).
-    fn reach(&self, e: &Event) -> Option<Reach> {
+    pub(super) fn reach(&self, e: &Event) -> Option<Reach> {
         match e.flags.scope()? {
             Scope::Page => {
                 // Traces that do not come from VT-d have no descriptor.
@@ -258,7 +138,7 @@ impl<S: Store> Engine<S> {
     }
 
     /// Drops what an invalidation of the physical IOMMU reaches.
-    fn hardware_invalidate(&mut self, e: &Event) {
+    pub(super) fn hardware_invalidate(&mut self, e: &Event) {
         match self.reach(e) {
             Some(Reach::Page(id, range)) => {
                 for tag in &self.spaces.get(id).tags {
@@ -274,7 +154,7 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    fn drop_space(&mut self, id: SpaceId) {
+    pub(super) fn drop_space(&mut self, id: SpaceId) {
         for tag in &self.spaces.get(id).tags {
             self.iotlb.invalidate_tag(*tag);
         }
@@ -282,7 +162,7 @@ impl<S: Store> Engine<S> {
     }
 
     /// The IOMMU emptied its caches itself (reset, switched on or off).
-    fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.counters.guest.invalidations.global += 1;
         for id in self.spaces.ids() {
             self.drop_space(id);
@@ -301,7 +181,7 @@ impl<S: Store> Engine<S> {
     fn resync(&mut self, id: SpaceId) {
         let space = self.spaces.get_mut(id);
         let (Some(child), Some(shadow)) = (&mut space.child, &mut space.shadow) else { return };
-        if child.leaves() == 0 {
+        if child.leaves() == 0 || self.policy.fills_on_fault() {
             return;
         }
         let end = 1 << child.width();
@@ -344,27 +224,16 @@ impl<S: Store> Engine<S> {
         self.counters.parent.cached_entries_dropped += self.iotlb.invalidated - before;
     }
 
-    fn sync(&mut self, id: SpaceId, range: Option<sync::Range>, number: u64) {
-        if id == PARENT_SPACE {
-            return;
-        }
-        self.with_shadow(id, number, |policy, shadow, cx| policy.invalidate(shadow, cx, range));
-        if let (Some(v), Some(range)) = (&mut self.verifier, range) {
-            v.sync_stayed_inside(number, self.config.sync.policy, range);
-        }
-        self.completed(id, range);
-    }
-
     /// Runs a policy on a space's shadow and carries its operations out.
-    fn with_shadow(
+    pub(super) fn with_shadow<T: Default>(
         &mut self,
         id: SpaceId,
         number: u64,
-        run: impl FnOnce(&sync::Policy, &mut crate::shadow::Shadow, &mut SyncContext<'_>) -> bool,
-    ) -> bool {
+        run: impl FnOnce(&sync::Policy, &mut crate::shadow::Shadow, &mut SyncContext<'_>) -> T,
+    ) -> T {
         let space = self.spaces.get_mut(id);
         let (Some(child), Some(shadow)) = (&mut space.child, &mut space.shadow) else {
-            return false;
+            return T::default();
         };
         let cx = &mut SyncContext {
             child,
@@ -372,7 +241,16 @@ impl<S: Store> Engine<S> {
             ops: &mut self.ops,
             counters: &mut self.counters.shadow,
         };
-        let trapped = run(&self.policy, shadow, cx);
+        let outcome = run(&self.policy, shadow, cx);
+        if self.exposed
+            && let Some(exposure) = &mut self.exposure
+        {
+            exposure.touched.extend(self.ops.iter().map(|op| match *op {
+                ShadowOp::Unmap { iova, size } | ShadowOp::Map { iova, size, .. } => {
+                    (id, iova, size)
+                }
+            }));
+        }
         for op in &self.ops {
             if let ShadowOp::Unmap { iova, size } = *op {
                 let range = PageRange::new(iova, iova.saturating_add(size));
@@ -386,34 +264,20 @@ impl<S: Store> Engine<S> {
             v.shadow_ops(number, &self.ops);
         }
         self.ops.clear();
-        trapped
+        outcome
     }
 
     /// Tells the reference model that an invalidation is complete.
-    fn completed(&mut self, id: SpaceId, range: Option<sync::Range>) {
+    pub(super) fn completed(&mut self, id: SpaceId, range: Option<sync::Range>) {
         if let Some(v) = &mut self.verifier {
             v.completed(id, range);
         }
-    }
-
-    /// Sends the invalidation that is pending for recent maps.
-    pub(super) fn flush_pending(&mut self, number: u64) {
-        if let Some(range) = self.pending.take() {
-            self.notify(range, number);
-        }
-    }
-
-    fn notify(&mut self, (id, start, end): (SpaceId, u64, u64), number: u64) {
-        self.provenance.invalidations_added += 1;
-        self.counters.guest.invalidations.page += 1;
-        self.counters.guest.traps += 1;
-        self.sync(id, Some(sync::Range { start, end }), number);
     }
 }
 
 /// Input address, output address and length of a mapping, rounded outwards to
 /// whole pages; `None` if one of the ranges passes the end of 64 bits.
-fn whole_pages(e: &Event) -> Option<(u64, u64, u64)> {
+pub(super) fn whole_pages(e: &Event) -> Option<(u64, u64, u64)> {
     let end = e.addr.checked_add(e.size)?.checked_next_multiple_of(PAGE_SIZE)?;
     let (addr, out) = (e.addr & !PAGE_MASK, e.out & !PAGE_MASK);
     out.checked_add(end - addr)?;
@@ -421,6 +285,6 @@ fn whole_pages(e: &Event) -> Option<(u64, u64, u64)> {
 }
 
 /// Recordings without rights mean "both".
-fn or_rw(perm: Perm) -> Perm {
+pub(super) fn or_rw(perm: Perm) -> Perm {
     if perm == Perm::NONE { Perm::RW } else { perm }
 }

@@ -2,13 +2,15 @@
 
 use std::ops::Range;
 
+use super::encode::{Changes, Doorbell};
+use super::exposure::Exposure;
 use super::inject::PendingNotify;
 use super::series::SeriesBuilder;
 use super::spaces::{PARENT_SPACE, Route, Spaces};
 use super::warm::GROUP;
 use super::{ReplayError, Run};
 use crate::cache::{Cached, Filled, Iotlb, Store, Tag};
-use crate::config::{Config, Nesting};
+use crate::config::{Config, InvalidationEncoding, Nesting};
 use crate::events::{
     Chunk, DomainId, Flags, Kind, OutputSpace, PageSize, Pasid, Perm, Requester, TraceInfo,
 };
@@ -16,6 +18,7 @@ use crate::parent::Parent;
 use crate::results::{Counters, DeviceCounters, RunProvenance, RunResult};
 use crate::shadow::ShadowOp;
 use crate::sync;
+use crate::table::PteWrites;
 use crate::verify::{Answer, Request, Verifier};
 use crate::walk::{Reads, Stages, WalkCaches};
 
@@ -35,7 +38,11 @@ pub(super) struct Engine<S> {
     pub(super) counters: Counters,
     pub(super) provenance: RunProvenance,
     pub(super) pending: PendingNotify,
+    pub(super) changes: Changes,
+    pub(super) doorbell: Doorbell,
     pub(super) ops: Vec<ShadowOp>,
+    /// Stores of the map or unmap that is being applied.
+    pub(super) writes: PteWrites,
     pub(super) verifier: Option<Box<Verifier>>,
     /// The recording's own invalidations of the physical IOMMU drive the
     /// IOTLB (a configuration that claims to be the recording machine).
@@ -48,6 +55,10 @@ pub(super) struct Engine<S> {
     reads_ahead: bool,
     /// Requests and misses before the last chunk.
     seen: (u64, u64),
+    /// Measures exposure, if asked for.
+    pub(super) exposure: Option<Box<Exposure>>,
+    /// Some unmap is open.
+    pub(super) exposed: bool,
     devices: Vec<DeviceCounters>,
     series: SeriesBuilder,
 }
@@ -70,6 +81,8 @@ impl<S: Store> Engine<S> {
             invalidations: String::new(),
             invalidations_added: 0,
             invalidations_left_out: 0,
+            invalidation_encoding: config.guest.invalidation.name().into(),
+            invalidations_reencoded: 0,
         };
         Engine {
             spaces: Spaces::new(config.child.levels, info, software, config.iotlb.tag),
@@ -83,13 +96,18 @@ impl<S: Store> Engine<S> {
             counters: Counters::default(),
             provenance,
             pending: PendingNotify::default(),
+            changes: Changes::default(),
+            doorbell: Doorbell::default(),
             ops: Vec::new(),
+            writes: PteWrites::default(),
             verifier: verify.then(|| Box::new(Verifier::new(config))),
             host_invalidations: config.verify.labels && info.output_space == OutputSpace::Hpa,
             filled: Vec::with_capacity(FILLED),
             largest_page: config.iotlb.largest_page.size(),
             reads_ahead: false,
             seen: (0, 0),
+            exposure: config.report.exposure.then(Box::default),
+            exposed: false,
             devices: Vec::new(),
             series: SeriesBuilder::new(info.end_ns, config.report.intervals),
             config: config.clone(),
@@ -159,8 +177,12 @@ impl<S: Store> Engine<S> {
                     hits += 1;
                     (Some(out), true)
                 }
-                None => (self.miss(route, addr, needed), false),
+                None => (self.miss(route, addr, needed, chunk.first + i as u64), false),
             };
+            if self.exposed {
+                let (event, time_ns) = (chunk.first + i as u64, chunk.time_ns[i] as u64);
+                self.exposed_dma((route, route.tag, addr), (out, hit), event, time_ns);
+            }
             let recorded = if out.is_none() { Flags::OUT_KNOWN } else { Flags::FAULT };
             if flags.has(recorded) {
                 self.counters.diagnostics.fault_differences += 1;
@@ -209,7 +231,7 @@ impl<S: Store> Engine<S> {
         Some(child.lookup(iova)?.translate(iova))
     }
 
-    fn miss(&mut self, route: Route, addr: u64, needed: Perm) -> Option<u64> {
+    fn miss(&mut self, route: Route, addr: u64, needed: Perm, event: u64) -> Option<u64> {
         let tag = route.tag;
         if self.config.nesting == Nesting::None || route.space == PARENT_SPACE {
             // The layout is made up on first use.
@@ -238,9 +260,16 @@ impl<S: Store> Engine<S> {
         w.pwc_stage1_hits += reads.stage1_hits;
         w.pwc_stage2_hits += reads.stage2_hits;
         w.nested_cache_hits += reads.nested_hits;
+        self.devices[route.device as usize].memory_reads += reads.total();
+        if walked.is_err()
+            && self.policy.fills_on_fault()
+            && self.page_request(route.space, addr, needed, event)
+        {
+            // The device asks again.
+            return self.miss(route, addr, needed, event);
+        }
         let device = &mut self.devices[route.device as usize];
         device.misses += 1;
-        device.memory_reads += reads.total();
         self.counters.iotlb.misses += 1;
         match walked {
             Ok(t) => {
@@ -287,7 +316,11 @@ impl<S: Store> Run for Engine<S> {
             self.roll_series(time);
             if !self.pending.is_empty() {
                 self.add_causes();
-                self.flush_pending(chunk.first + at as u64);
+                let event = chunk.first + at as u64;
+                self.flush_pending(event);
+                if self.exposed {
+                    self.look_at_exposure(event, time, false);
+                }
             }
             let limit = chunk.len().min(at + GROUP);
             let end = alike(chunk, at..limit, self.series.next_ns());
@@ -314,6 +347,10 @@ impl<S: Store> Run for Engine<S> {
             (_, 0) => "recorded, plus those that caching mode adds".into(),
             _ => "recorded, plus those that caching mode adds, less those not sent".into(),
         };
+        if self.config.guest.invalidation != InvalidationEncoding::AsRecorded {
+            let encoding = &p.invalidation_encoding;
+            p.invalidations += &format!("; page-selective ones re-encoded as {encoding}");
+        }
         let mut devices: Vec<_> = self.spaces.device_ids.iter().zip(self.devices).collect();
         devices.sort_by_key(|(id, _)| **id);
         let devices = devices
@@ -327,7 +364,9 @@ impl<S: Store> Run for Engine<S> {
             }
             None => None,
         };
+        let events = self.info.events;
         Ok(RunResult {
+            exposure: self.exposure.map(|e| e.finish(events)),
             config: serde_json::to_value(&self.config)?,
             counters: self.counters.clone(),
             devices,

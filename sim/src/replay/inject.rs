@@ -1,7 +1,6 @@
 //! Invalidations that a guest under caching mode would have sent.
 
 use super::spaces::SpaceId;
-use crate::events::PAGE_SIZE;
 
 /// Collects adjacent maps, because Linux sends one invalidation for a whole
 /// scatter list (`iommu_map_sg`, then one `iotlb_sync_map`).
@@ -25,24 +24,14 @@ impl PendingNotify {
                 *e = end;
                 None
             }
-            other => other.replace((space, start, end)).map(cover),
+            other => other.replace((space, start, end)),
         }
     }
 
     /// Takes what is pending.
     pub fn take(&mut self) -> Option<(SpaceId, u64, u64)> {
-        self.range.take().map(cover)
+        self.range.take()
     }
-}
-
-/// The smallest aligned power of two of pages around a range: what one VT-d
-/// page-selective descriptor can say (address mask).
-fn cover((space, start, end): (SpaceId, u64, u64)) -> (SpaceId, u64, u64) {
-    let (first, last) = (start / PAGE_SIZE, (end - 1) / PAGE_SIZE);
-    let bits = 64 - (first ^ last).leading_zeros();
-    let size = PAGE_SIZE << bits;
-    let base = start & !(size - 1);
-    (space, base, base + size)
 }
 
 #[cfg(test)]
@@ -50,12 +39,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn adjacent_maps_share_one_cover() {
+    fn adjacent_maps_share_one_notification() {
         let (a, b) = (SpaceId(1), SpaceId(2));
         let mut p = PendingNotify::default();
         assert_eq!(p.add(a, 0x1000, 0x2000), None);
         assert_eq!(p.add(a, 0x2000, 0x3000), None);
-        assert_eq!(p.add(b, 0x3000, 0x4000), Some((a, 0, 0x4000)));
+        assert_eq!(p.add(b, 0x3000, 0x4000), Some((a, 0x1000, 0x3000)));
         assert_eq!(p.add(b, 0x8000, 0x9000), Some((b, 0x3000, 0x4000)));
         assert_eq!(p.take(), Some((b, 0x8000, 0x9000)));
         assert!(p.is_empty());

@@ -1,7 +1,10 @@
 //! Functional replay: events in, counters out.
 
 mod apply;
+mod encode;
 mod engine;
+mod exposure;
+mod guest;
 mod inject;
 mod series;
 pub(crate) mod spaces;

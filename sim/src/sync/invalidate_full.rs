@@ -1,7 +1,6 @@
 //! Walk the whole child at each invalidation.
 
 use super::{Range, SyncPolicy};
-use crate::events::Perm;
 use crate::shadow::{Shadow, SyncContext};
 
 /// The child is user-managed and invalidations carry no range: each one means
@@ -16,18 +15,9 @@ impl SyncPolicy for InvalidateFull {
         InvalidateFull
     }
 
-    fn map_call(&self, _: &mut Shadow, _: &mut SyncContext<'_>, _: Range, _: u64, _: Perm) -> bool {
-        false
-    }
-
-    fn unmap_call(&self, _: &mut Shadow, _: &mut SyncContext<'_>, _: Range) -> bool {
-        false
-    }
-
-    fn invalidate(&self, shadow: &mut Shadow, cx: &mut SyncContext<'_>, _: Option<Range>) -> bool {
+    fn invalidate(&self, shadow: &mut Shadow, cx: &mut SyncContext<'_>, _: Option<Range>) {
         cx.counters.syncs += 1;
         let end = 1 << cx.child.width();
         shadow.sync(cx, 0, end);
-        true
     }
 }

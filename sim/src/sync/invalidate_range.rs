@@ -1,7 +1,6 @@
 //! Walk the range of each invalidation.
 
 use super::{Range, SyncPolicy};
-use crate::events::Perm;
 use crate::shadow::{Shadow, SyncContext};
 
 /// The child is user-managed; an invalidation says which part changed, and
@@ -17,23 +16,9 @@ impl SyncPolicy for InvalidateRange {
         InvalidateRange
     }
 
-    fn map_call(&self, _: &mut Shadow, _: &mut SyncContext<'_>, _: Range, _: u64, _: Perm) -> bool {
-        false
-    }
-
-    fn unmap_call(&self, _: &mut Shadow, _: &mut SyncContext<'_>, _: Range) -> bool {
-        false
-    }
-
-    fn invalidate(
-        &self,
-        shadow: &mut Shadow,
-        cx: &mut SyncContext<'_>,
-        range: Option<Range>,
-    ) -> bool {
+    fn invalidate(&self, shadow: &mut Shadow, cx: &mut SyncContext<'_>, range: Option<Range>) {
         cx.counters.syncs += 1;
         let range = range.unwrap_or(Range { start: 0, end: 1 << cx.child.width() });
         shadow.sync(cx, range.start, range.end);
-        true
     }
 }

@@ -36,10 +36,6 @@ impl SyncPolicy for MapUnmap {
         true
     }
 
-    fn invalidate(&self, _: &mut Shadow, _: &mut SyncContext<'_>, _: Option<Range>) -> bool {
-        false
-    }
-
     fn wants_invalidations(&self) -> bool {
         false
     }

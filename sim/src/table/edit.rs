@@ -1,6 +1,6 @@
 //! Changing a radix table.
 
-use super::{Entry, FANOUT, NodeId, Placement, Prune, RadixTable, entry_span, index};
+use super::{Entry, FANOUT, NodeId, Placement, Prune, PteWriteKind, RadixTable, entry_span, index};
 use crate::events::{PAGE_MASK, PAGE_SIZE, PageSize, Perm};
 
 /// Why a change is refused.
@@ -102,6 +102,7 @@ impl RadixTable {
         }
         let slot = node.0 as usize * FANOUT + index(target, at);
         let (old, new) = (self.entries[slot], Entry::leaf(out, perm));
+        place.wrote(target, at, PteWriteKind::Value);
         if old == new {
             outcome.same += 1;
             return;
@@ -148,6 +149,8 @@ impl RadixTable {
         }
         self.meta[parent.0 as usize].pointers += 1;
         self.entries[slot] = Entry::pointer(node);
+        let split = if old.is_leaf() { PteWriteKind::LinkSplit } else { PteWriteKind::LinkEmpty };
+        place.wrote(level, base, split);
         node
     }
 
@@ -188,6 +191,7 @@ impl RadixTable {
                 Some(below) => below,
                 None if covered => {
                     self.clear(node, slot);
+                    place.wrote(level, at, PteWriteKind::Value);
                     self.leaves -= 1;
                     bytes += span;
                     continue;
@@ -204,6 +208,7 @@ impl RadixTable {
                 self.drop_subtree(below, level - 1);
                 self.meta[node.0 as usize].pointers -= 1;
                 self.clear(node, slot);
+                place.wrote(level, at, PteWriteKind::Unlink);
             }
         }
         bytes

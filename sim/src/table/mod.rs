@@ -8,9 +8,11 @@
 
 mod edit;
 mod entry;
+mod writes;
 
 pub use edit::{MapOutcome, TableError};
 pub use entry::{Entry, Leaf};
+pub use writes::{PteWrite, PteWriteKind, PteWrites};
 
 /// Entries per node.
 pub const FANOUT: usize = 512;
@@ -90,6 +92,11 @@ pub struct RadixTable {
 pub trait Placement {
     /// Address of the page for a new node at `level` covering `base`.
     fn place(&mut self, level: u32, base: u64) -> u64;
+
+    /// Told of every store to an entry: its level and the first address that
+    /// it translates. Stores to a page that is not yet linked do not count.
+    #[inline]
+    fn wrote(&mut self, _level: u32, _base: u64, _kind: PteWriteKind) {}
 }
 
 impl<F: FnMut(u32, u64) -> u64> Placement for F {
@@ -226,6 +233,18 @@ impl RadixTable {
             }
         }
         Lowest::Node(node)
+    }
+
+    /// The node at `level` that covers `addr`.
+    pub fn node_at(&self, level: u32, addr: u64) -> Option<NodeId> {
+        if !self.covers(addr) || level >= self.levels {
+            return None;
+        }
+        let mut node = Self::ROOT;
+        for above in (level + 1..self.levels).rev() {
+            node = self.read(node, above, addr).node()?;
+        }
+        Some(node)
     }
 
     /// The entry where the walk for `addr` ends; its bits beyond the table's

@@ -100,14 +100,24 @@ impl Reference {
     }
 
     fn compose(state: State, iova: u64, needed: Perm, parent: &Parent) -> Option<u64> {
+        Self::compose_with_rights(state, iova, needed, parent).map(|(out, _)| out)
+    }
+
+    fn compose_with_rights(
+        state: State,
+        iova: u64,
+        needed: Perm,
+        parent: &Parent,
+    ) -> Option<(u64, Perm)> {
         let (gpa, perm) = state?;
         if !perm.allows(needed) {
             return None;
         }
         let gpa = gpa | (iova & (PAGE_SIZE - 1));
         let leaf = parent.lookup(gpa)?;
-        let granted = leaf.perm.allows(needed) && leaf.perm.and(perm) != Perm::NONE;
-        granted.then(|| leaf.translate(gpa))
+        let rights = leaf.perm.and(perm);
+        let granted = leaf.perm.allows(needed) && rights != Perm::NONE;
+        granted.then(|| (leaf.translate(gpa), rights))
     }
 
     /// The result of a fresh walk of all levels.
@@ -139,19 +149,19 @@ impl Reference {
             && page.past.iter().any(|s| Self::compose(*s, iova, needed, parent) == out)
     }
 
-    /// Calls `f(iova, composition)` for every page of a child whose last
+    /// Calls `f(iova, composition)`, an address and its rights, for every page of a child whose last
     /// change has been followed by a completed invalidation.
     pub fn for_each_settled(
         &self,
         space: SpaceId,
         parent: &Parent,
-        mut f: impl FnMut(u64, Option<u64>),
+        mut f: impl FnMut(u64, Option<(u64, Perm)>),
     ) {
         let Some(child) = self.children.get(&space) else { return };
         for (page, p) in &child.pages {
             if p.past.is_empty() || p.epoch != child.epoch {
                 let iova = page * PAGE_SIZE;
-                f(iova, Self::compose(p.now, iova, Perm::NONE, parent));
+                f(iova, Self::compose_with_rights(p.now, iova, Perm::NONE, parent));
             }
         }
     }
