@@ -118,7 +118,14 @@ impl Parent {
     }
 
     /// Makes sure that `[gpa, gpa + len)` exists in a made-up layout.
+    #[inline]
     pub fn ensure(&mut self, gpa: u64, len: u64) {
+        if self.layout.is_some() {
+            self.make_up(gpa, len);
+        }
+    }
+
+    fn make_up(&mut self, gpa: u64, len: u64) {
         let (Some(size), Some(table)) = (self.layout, &mut self.table) else { return };
         let mut at = gpa & !(size.bytes() - 1);
         let end = gpa.saturating_add(len);

@@ -11,7 +11,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use ioasim_sim::cache::replacement::{Clock, Fifo, Lru, Plru, Random, Replacement};
-use ioasim_sim::cache::{Cached, Iotlb, PageRange, SetAssocStore, Store, Tag};
+use ioasim_sim::cache::{Cached, Iotlb, Key, PageRange, SetAssocStore, Store, Tag};
 use ioasim_sim::events::{PageSize, Perm};
 use ioasim_sim::table::{Prune, RadixTable};
 use ioasim_sim::walk::{Fault, Observer, Stages, Translation, WalkCacheConfig, WalkCaches};
@@ -227,8 +227,9 @@ fn run_cached<S: Store>(case: &Value, store: S, caches: fn() -> WalkCaches) -> (
                     && !both_bare
                 {
                     let base = t.out & !(t.size.bytes() - 1);
-                    let filled = iotlb.fill(TAG, addr, t.size, Cached::new(base, t.perm));
-                    iotlb.cause(&filled);
+                    let key = Key::new(TAG, t.size, addr);
+                    let filled = iotlb.fill(key, Cached::new(base, t.perm), 0);
+                    iotlb.causes(&mut [filled], |_, _| ());
                 }
                 got
             }

@@ -17,6 +17,14 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 /// Fixed number of cases, no files written; a failure prints its input.
+/// Fills and asks for the cause at once.
+fn fill<S: Store>(iotlb: &mut Iotlb<S>, key: Key, value: Cached) -> MissCause {
+    let mut cause = None;
+    let filled = iotlb.fill(key, value, 0);
+    iotlb.causes(&mut [filled], |_, c| cause = Some(c));
+    cause.unwrap()
+}
+
 fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
@@ -227,8 +235,8 @@ fn run<S: Store>(store: S, mut slow: impl Slow, ops: &[Op]) -> Result<MissCauses
                             full.insert(key, perm);
                         }
                         slow.insert(key, perm);
-                        let filled = iotlb.fill(tag, addr, size, Cached::new(addr & !0xfff, perm));
-                        (iotlb.cause(&filled), expected)
+                        let value = Cached::new(addr & !0xfff, perm);
+                        (fill(&mut iotlb, Key::new(tag, size, addr), value), expected)
                     }
                     None => {
                         let keys = PageSize::ALL.map(|s| key(tag, s, addr));
@@ -350,8 +358,7 @@ impl<S: Store> Hand<S> {
             Some(_) => None,
             None => {
                 let value = Cached::new(addr, Perm::RW);
-                let filled = self.0.fill(Tag(0), addr, PageSize::Size4K, value);
-                Some(self.0.cause(&filled))
+                Some(fill(&mut self.0, Key::new(Tag(0), PageSize::Size4K, addr), value))
             }
         }
     }
@@ -407,11 +414,10 @@ fn the_documented_examples() {
     // Right missing: the entry is there, but no cache could have answered.
     let mut h = two_ways();
     h.0.lookup(Tag(0), 0, Perm::READ);
-    let filled = h.0.fill(Tag(0), 0, PageSize::Size4K, Cached::new(0, Perm::READ));
-    h.0.cause(&filled);
+    let key = Key::new(Tag(0), PageSize::Size4K, 0);
+    fill(&mut h.0, key, Cached::new(0, Perm::READ));
     assert_eq!(h.0.lookup(Tag(0), 0, Perm::WRITE), None);
-    let filled = h.0.fill(Tag(0), 0, PageSize::Size4K, Cached::new(0, Perm::RW));
-    let cause = h.0.cause(&filled);
+    let cause = fill(&mut h.0, key, Cached::new(0, Perm::RW));
     assert_eq!(cause, Invalidation);
 
     // Faults: never translated, then translated and invalidated.

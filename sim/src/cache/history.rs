@@ -108,10 +108,10 @@ impl History {
         self.tag_epoch[at]
     }
 
-    /// Records a reference to `key` that needs `needed` and whose walk grants
-    /// `rights`; returns what was known before.
+    /// Place of the state of `key`, which gets one if it has none. Places
+    /// stay, so the states of many keys can be looked up at the same time.
     #[inline(always)]
-    pub fn reference(&mut self, key: Key, needed: Perm, rights: Perm) -> Seen {
+    pub fn place(&mut self, key: Key) -> usize {
         let epoch = self.tag_epoch(key.tag());
         let number = key.bits() / BLOCK as u64;
         let block = match self.blocks.get(number) {
@@ -122,7 +122,20 @@ impl History {
             }
         };
         self.refresh(block, epoch);
-        let state = &mut self.state[block as usize * BLOCK + key.bits() as usize % BLOCK];
+        block as usize * BLOCK + key.bits() as usize % BLOCK
+    }
+
+    /// The bits at a place.
+    #[inline(always)]
+    pub fn bits(&self, place: usize) -> u8 {
+        self.state[place]
+    }
+
+    /// Records a reference to the key at `place` that needs `needed` and whose
+    /// walk grants `rights`; returns what was known before.
+    #[inline(always)]
+    pub fn reference(&mut self, place: usize, needed: Perm, rights: Perm) -> Seen {
+        let state = &mut self.state[place];
         let before = seen(*state, needed);
         *state = SEEN | HELD | rights.0 << RIGHTS_SHIFT;
         before

@@ -1,7 +1,9 @@
 //! The IOTLB: final translations, their invalidation, and why requests miss.
 
+use std::hint::black_box;
+
 use super::replacement::{NoConfig, Replacement};
-use super::{FlushWhenFull, History, Key, Seen, SetAssoc, Tag};
+use super::{FlushWhenFull, History, Key, Seen, SetAssoc, Sizes, Tag};
 use crate::events::{PAGE_SHIFT, PageSize, Perm};
 use crate::results::MissCauses;
 
@@ -56,8 +58,8 @@ pub trait Store: Send {
     fn get(&mut self, key: Key) -> Option<Cached>;
     /// Looks up without a trace.
     fn peek(&self, key: Key) -> Option<Cached>;
-    /// True if entries of this size are present.
-    fn holds(&self, size: PageSize) -> bool;
+    /// Sizes of the entries present.
+    fn sizes(&self) -> Sizes;
     /// Inserts; returns how many entries were displaced.
     fn insert(&mut self, key: Key, value: Cached) -> usize;
     /// Inserts a key that is not present; returns how many entries were
@@ -108,8 +110,8 @@ impl<P: Replacement<Config = NoConfig>> Store for SetAssocStore<P> {
     }
 
     #[inline(always)]
-    fn holds(&self, size: PageSize) -> bool {
-        self.cache.holds(size)
+    fn sizes(&self) -> Sizes {
+        self.cache.sizes()
     }
 
     #[inline(always)]
@@ -170,8 +172,8 @@ impl Store for FlushWhenFullStore {
     }
 
     #[inline(always)]
-    fn holds(&self, size: PageSize) -> bool {
-        self.cache.holds(size)
+    fn sizes(&self) -> Sizes {
+        self.cache.sizes()
     }
 
     #[inline(always)]
@@ -233,7 +235,11 @@ pub enum MissCause {
 #[derive(Clone, Copy, Debug)]
 #[must_use = "the history has to learn of the reference"]
 pub struct Filled {
+    /// What the caller wants to know of it later: a device.
+    pub device: u32,
     key: Key,
+    /// Where its history is.
+    place: usize,
     needed: Perm,
     rights: Perm,
     /// The fully associative reference held the page.
@@ -298,10 +304,7 @@ impl<S: Store> Iotlb<S> {
         if addr >> ADDRESS_BITS != 0 {
             return None;
         }
-        for size in PageSize::ALL {
-            if !self.store.holds(size) {
-                continue;
-            }
+        for size in self.store.sizes() {
             let key = Key::new(tag, size, addr);
             if let Some(entry) = self.store.get(key) {
                 if !entry.perm().allows(needed) {
@@ -319,11 +322,11 @@ impl<S: Store> Iotlb<S> {
         None
     }
 
-    /// Inserts the translation that a miss's walk found. Comes after the
-    /// [`Iotlb::lookup`] that missed; [`Iotlb::cause`] then tells why.
+    /// Inserts the translation that a miss's walk found for the page `key`.
+    /// Comes after the [`Iotlb::lookup`] that missed; [`Iotlb::causes`] then
+    /// tells why.
     #[inline(always)]
-    pub fn fill(&mut self, tag: Tag, addr: u64, size: PageSize, value: Cached) -> Filled {
-        let key = Key::new(tag, size, addr);
+    pub fn fill(&mut self, key: Key, value: Cached, device: u32) -> Filled {
         let reference_held = match &mut self.reference {
             None => false,
             Some(reference) => {
@@ -338,18 +341,28 @@ impl<S: Store> Iotlb<S> {
             self.store.insert_absent(key, value)
         };
         self.evictions += displaced as u64;
-        Filled { key, needed: self.needed, rights: value.perm(), reference_held }
+        let (needed, rights) = (self.needed, value.perm());
+        Filled { device, key, place: 0, needed, rights, reference_held }
     }
 
-    /// Why the request missed whose walk filled the IOTLB. To be asked for
-    /// every fill, in order, and before the next invalidation.
+    /// Calls `f` with the cause of each of these misses. To be asked for every
+    /// fill, in order, and before the next invalidation.
     #[inline(always)]
-    pub fn cause(&mut self, filled: &Filled) -> MissCause {
-        match self.history.reference(filled.key, filled.needed, filled.rights) {
-            Seen::Never => MissCause::Cold,
-            Seen::Invalidated => MissCause::Invalidation,
-            Seen::Held if filled.reference_held => MissCause::Conflict,
-            Seen::Held => MissCause::Capacity,
+    pub fn causes(&mut self, filled: &mut [Filled], mut f: impl FnMut(&Filled, MissCause)) {
+        let mut bits = 0;
+        for filled in filled.iter_mut() {
+            filled.place = self.history.place(filled.key);
+            bits ^= self.history.bits(filled.place);
+        }
+        black_box(bits);
+        for filled in filled {
+            let cause = match self.history.reference(filled.place, filled.needed, filled.rights) {
+                Seen::Never => MissCause::Cold,
+                Seen::Invalidated => MissCause::Invalidation,
+                Seen::Held if filled.reference_held => MissCause::Conflict,
+                Seen::Held => MissCause::Capacity,
+            };
+            f(filled, cause);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The IOTLB of QEMU's VT-d emulation: emptied when full, and with an
 //! invalidation mask of eight bits.
 
+use super::sizes::{SizeCounts, Sizes};
 use super::{Key, Tag};
 use crate::events::{PAGE_SHIFT, PageSize};
 
@@ -15,7 +16,7 @@ pub struct FlushWhenFull<V> {
     entries: usize,
     len: usize,
     buckets: Vec<Vec<(Key, V)>>,
-    by_size: [usize; 3],
+    by_size: SizeCounts,
 }
 
 #[inline]
@@ -26,7 +27,12 @@ fn bucket(key: Key) -> usize {
 impl<V: Copy> FlushWhenFull<V> {
     /// A cache of `entries`.
     pub fn new(entries: usize) -> Self {
-        FlushWhenFull { entries, len: 0, buckets: vec![Vec::new(); BUCKETS], by_size: [0; 3] }
+        FlushWhenFull {
+            entries,
+            len: 0,
+            buckets: vec![Vec::new(); BUCKETS],
+            by_size: SizeCounts::default(),
+        }
     }
 
     /// Entries present.
@@ -39,10 +45,16 @@ impl<V: Copy> FlushWhenFull<V> {
         self.len == 0
     }
 
+    /// Page sizes of the entries present.
+    #[inline(always)]
+    pub fn sizes(&self) -> Sizes {
+        self.by_size.present()
+    }
+
     /// True if an entry of this page size is present.
     #[inline]
     pub fn holds(&self, size: PageSize) -> bool {
-        self.by_size[size as usize] != 0
+        self.by_size.has(size)
     }
 
     /// Looks `key` up.
@@ -61,7 +73,7 @@ impl<V: Copy> FlushWhenFull<V> {
         }
         let lost = if self.len >= self.entries { self.clear() } else { 0 };
         self.buckets[bucket(key)].push((key, value));
-        self.by_size[key.size() as usize] += 1;
+        self.by_size.add(key);
         self.len += 1;
         lost
     }
@@ -71,7 +83,7 @@ impl<V: Copy> FlushWhenFull<V> {
         for b in &mut self.buckets {
             b.clear();
         }
-        self.by_size = [0; 3];
+        self.by_size = SizeCounts::default();
         std::mem::take(&mut self.len)
     }
 
@@ -88,7 +100,7 @@ impl<V: Copy> FlushWhenFull<V> {
         self.buckets[at].retain(|(key, _)| {
             let gone = f(*key);
             if gone {
-                by_size[key.size() as usize] -= 1;
+                by_size.remove(*key);
                 removed(*key);
             }
             !gone

@@ -1,5 +1,6 @@
 //! A small set-associative LRU cache: the walker's caches.
 
+use super::sizes::SizeCounts;
 use super::{Key, Tag};
 use crate::events::PageSize;
 
@@ -15,7 +16,7 @@ pub struct LruSets<V, const W: usize> {
     /// `sets - 1` if that is a mask.
     mask: Option<u64>,
     /// Entries present by page size.
-    by_size: [u32; 4],
+    by_size: SizeCounts,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -59,25 +60,25 @@ impl<V: Copy + Default, const W: usize> LruSets<V, W> {
         LruSets {
             sets: vec![Set { keys: [Key::FREE; W], values: [V::default(); W] }; sets],
             mask: sets.is_power_of_two().then_some(sets as u64 - 1),
-            by_size: [0; 4],
+            by_size: SizeCounts::default(),
         }
     }
 
     /// Entries present.
     pub fn len(&self) -> usize {
-        self.by_size.iter().sum::<u32>() as usize
+        self.by_size.total()
     }
 
     /// True if no entry is present.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.by_size == [0; 4]
+        self.len() == 0
     }
 
     /// True if an entry of this page size is present.
     #[inline(always)]
     pub fn holds(&self, size: PageSize) -> bool {
-        self.by_size[size as usize] != 0
+        self.by_size.has(size)
     }
 
     #[inline(always)]
@@ -115,11 +116,11 @@ impl<V: Copy + Default, const W: usize> LruSets<V, W> {
         if old == key {
             return None;
         }
-        self.by_size[key.size_index()] += 1;
+        self.by_size.add(key);
         if old == Key::FREE {
             return None;
         }
-        self.by_size[old.size_index()] -= 1;
+        self.by_size.remove(old);
         Some(old)
     }
 
@@ -165,7 +166,7 @@ impl<V: Copy + Default, const W: usize> LruSets<V, W> {
                 break;
             }
             if f(key) {
-                self.by_size[key.size_index()] -= 1;
+                self.by_size.remove(key);
                 removed += 1;
             } else {
                 set.keys[kept] = key;

@@ -8,6 +8,7 @@ mod iotlb;
 mod low8;
 mod lru_sets;
 mod set_assoc;
+mod sizes;
 
 pub mod replacement;
 
@@ -18,6 +19,7 @@ pub use iotlb::{
 pub use low8::FlushWhenFull;
 pub use lru_sets::LruSets;
 pub use set_assoc::{Fill, SetAssoc};
+pub use sizes::Sizes;
 
 use crate::events::PageSize;
 

@@ -2,6 +2,7 @@
 
 use super::index::Index;
 use super::replacement::{Replacement, Shape};
+use super::sizes::{SizeCounts, Sizes};
 use super::{Key, Tag};
 use crate::events::PageSize;
 
@@ -35,7 +36,7 @@ pub struct SetAssoc<P, V> {
     free_next: Vec<u32>,
     len: usize,
     /// Entries present by page size, to skip look-ups of absent sizes.
-    by_size: [u32; 4],
+    by_size: SizeCounts,
 }
 
 impl<P: Replacement, V: Copy + Default> SetAssoc<P, V> {
@@ -54,7 +55,7 @@ impl<P: Replacement, V: Copy + Default> SetAssoc<P, V> {
             free_head: vec![NONE; shape.sets],
             free_next: vec![NONE; entries],
             len: 0,
-            by_size: [0; 4],
+            by_size: SizeCounts::default(),
         };
         for slot in (0..entries).rev() {
             cache.push_free(slot);
@@ -77,10 +78,16 @@ impl<P: Replacement, V: Copy + Default> SetAssoc<P, V> {
         self.keys.len()
     }
 
+    /// Page sizes of the entries present.
+    #[inline(always)]
+    pub fn sizes(&self) -> Sizes {
+        self.by_size.present()
+    }
+
     /// True if an entry of this page size is present.
     #[inline]
     pub fn holds(&self, size: PageSize) -> bool {
-        self.by_size[size as usize] != 0
+        self.by_size.has(size)
     }
 
     #[inline(always)]
@@ -142,7 +149,7 @@ impl<P: Replacement, V: Copy + Default> SetAssoc<P, V> {
                 if let Some(index) = &mut self.index {
                     index.remove(old, slot);
                 }
-                self.by_size[old.size_index()] -= 1;
+                self.by_size.remove(old);
                 (slot, Some(old))
             }
             free => {
@@ -153,7 +160,7 @@ impl<P: Replacement, V: Copy + Default> SetAssoc<P, V> {
         };
         self.keys[slot] = key;
         self.values[slot] = value;
-        self.by_size[key.size_index()] += 1;
+        self.by_size.add(key);
         if let Some(index) = &mut self.index {
             index.insert(key, slot);
         }
@@ -177,7 +184,7 @@ impl<P: Replacement, V: Copy + Default> SetAssoc<P, V> {
         if let Some(index) = &mut self.index {
             index.remove(key, slot);
         }
-        self.by_size[key.size_index()] -= 1;
+        self.by_size.remove(key);
         self.len -= 1;
         let set = slot / self.shape.ways;
         self.policy.remove(set, slot - set * self.shape.ways);

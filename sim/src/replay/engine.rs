@@ -9,7 +9,7 @@ use super::series::SeriesBuilder;
 use super::spaces::{PARENT_SPACE, Route, Spaces};
 use super::warm::GROUP;
 use super::{ReplayError, Run};
-use crate::cache::{Cached, Filled, Iotlb, Store, Tag};
+use crate::cache::{Cached, Filled, Iotlb, Key, Store, Tag};
 use crate::config::{Config, InvalidationEncoding, Nesting};
 use crate::events::{
     Chunk, DomainId, Flags, Kind, OutputSpace, PageSize, Pasid, Perm, Requester, TraceInfo,
@@ -47,9 +47,9 @@ pub(super) struct Engine<S> {
     /// The recording's own invalidations of the physical IOMMU drive the
     /// IOTLB (a configuration that claims to be the recording machine).
     pub(super) host_invalidations: bool,
-    /// Misses whose causes are not counted yet, at most [`FILLED`], and their
-    /// devices. Counted before anything but a request happens.
-    filled: Vec<(Filled, u32)>,
+    /// Misses whose causes are not counted yet, at most [`FILLED`]. Counted
+    /// before anything but a request happens.
+    filled: Vec<Filled>,
     largest_page: PageSize,
     /// Requests are looked at before they are replayed.
     reads_ahead: bool,
@@ -117,7 +117,7 @@ impl<S: Store> Engine<S> {
     }
 
     /// Closes the intervals of the series that end before `time`.
-    #[inline]
+    #[inline(always)]
     fn roll_series(&mut self, time: u64) {
         if time >= self.series.next_ns() {
             self.counters.iotlb.lookups = self.counters.iotlb.hits + self.counters.iotlb.misses;
@@ -127,8 +127,14 @@ impl<S: Store> Engine<S> {
 
     /// Replays consecutive requests of one source inside one interval of the
     /// series: what they share is done once.
-    #[inline]
-    fn requests(&mut self, chunk: &Chunk, range: Range<usize>) -> Result<(), ReplayError> {
+    ///
+    /// `WATCHED`: a verifier or an open unmap looks at every translation.
+    #[inline(always)]
+    fn requests<const WATCHED: bool>(
+        &mut self,
+        chunk: &Chunk,
+        range: Range<usize>,
+    ) -> Result<(), ReplayError> {
         let event = chunk.first + range.start as u64;
         let count = range.len() as u64;
         let dma = &mut self.counters.dma;
@@ -179,7 +185,7 @@ impl<S: Store> Engine<S> {
                 }
                 None => (self.miss(route, addr, needed, chunk.first + i as u64), false),
             };
-            if self.exposed {
+            if WATCHED && self.exposed {
                 let (event, time_ns) = (chunk.first + i as u64, chunk.time_ns[i] as u64);
                 self.exposed_dma((route, route.tag, addr), (out, hit), event, time_ns);
             }
@@ -187,7 +193,7 @@ impl<S: Store> Engine<S> {
             if flags.has(recorded) {
                 self.counters.diagnostics.fault_differences += 1;
             }
-            if let Some(verifier) = &mut self.verifier {
+            if WATCHED && let Some(verifier) = &mut self.verifier {
                 let request = Request {
                     event: chunk.first + i as u64,
                     space: route.space,
@@ -207,21 +213,23 @@ impl<S: Store> Engine<S> {
 
     /// Counts why the latest misses missed.
     pub(super) fn add_causes(&mut self) {
-        for (filled, device) in self.filled.drain(..) {
-            let cause = self.iotlb.cause(&filled);
-            self.devices[device as usize].miss_causes.add(cause);
-            self.counters.iotlb.miss_causes.add(cause);
-        }
+        let (devices, total) = (&mut self.devices, &mut self.counters.iotlb.miss_causes);
+        self.iotlb.causes(&mut self.filled, |filled, cause| {
+            devices[filled.device as usize].miss_causes.add(cause);
+            total.add(cause);
+        });
+        self.filled.clear();
     }
 
     /// The recording shows the GPA of such a request.
-    #[inline]
+    #[inline(always)]
     fn gpa_known(&self, flags: Flags) -> bool {
         flags.has(Flags::OUT_KNOWN) && self.info.output_space == OutputSpace::Gpa
     }
 
     /// GPA of a request without a vIOMMU: the one that the recording shows, or
     /// the one that the guest's table gives.
+    #[inline(always)]
     fn passed_gpa(&self, chunk: &Chunk, i: usize, route: Route) -> Option<u64> {
         if self.gpa_known(Flags(chunk.flags[i] as u32)) {
             return Some(chunk.out[i] as u64);
@@ -231,6 +239,13 @@ impl<S: Store> Engine<S> {
         Some(child.lookup(iova)?.translate(iova))
     }
 
+    /// The device asks again after its page request.
+    #[cold]
+    fn ask_again(&mut self, route: Route, addr: u64, needed: Perm, event: u64) -> Option<u64> {
+        self.miss(route, addr, needed, event)
+    }
+
+    #[inline(always)]
     fn miss(&mut self, route: Route, addr: u64, needed: Perm, event: u64) -> Option<u64> {
         let tag = route.tag;
         if self.config.nesting == Nesting::None || route.space == PARENT_SPACE {
@@ -265,8 +280,7 @@ impl<S: Store> Engine<S> {
             && self.policy.fills_on_fault()
             && self.page_request(route.space, addr, needed, event)
         {
-            // The device asks again.
-            return self.miss(route, addr, needed, event);
+            return self.ask_again(route, addr, needed, event);
         }
         let device = &mut self.devices[route.device as usize];
         device.misses += 1;
@@ -275,8 +289,9 @@ impl<S: Store> Engine<S> {
             Ok(t) => {
                 let size = t.size.min(self.largest_page);
                 let base = t.out & !(size.bytes() - 1);
-                let filled = self.iotlb.fill(tag, addr, size, Cached::new(base, t.perm));
-                self.filled.push((filled, route.device));
+                let value = Cached::new(base, t.perm);
+                let filled = self.iotlb.fill(Key::new(tag, size, addr), value, route.device);
+                self.filled.push(filled);
                 if self.filled.len() == FILLED {
                     self.add_causes();
                 }
@@ -324,7 +339,10 @@ impl<S: Store> Run for Engine<S> {
             }
             let limit = chunk.len().min(at + GROUP);
             let end = alike(chunk, at..limit, self.series.next_ns());
-            self.requests(chunk, at..end)?;
+            match self.exposed || self.verifier.is_some() {
+                true => self.requests::<true>(chunk, at..end)?,
+                false => self.requests::<false>(chunk, at..end)?,
+            }
             at = end;
         }
         Ok(())

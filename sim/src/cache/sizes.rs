@@ -1,0 +1,67 @@
+//! Which page sizes a cache holds, so that look-ups skip the others.
+
+use super::Key;
+use crate::events::PageSize;
+
+/// A set of page sizes; iterates smallest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes(u8);
+
+impl Iterator for Sizes {
+    type Item = PageSize;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<PageSize> {
+        let size = match self.0.trailing_zeros() {
+            0 => PageSize::Size4K,
+            1 => PageSize::Size2M,
+            2 => PageSize::Size1G,
+            _ => return None,
+        };
+        self.0 &= self.0 - 1;
+        Some(size)
+    }
+}
+
+/// Entries present by page size.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SizeCounts {
+    counts: [u32; 4],
+    present: Sizes,
+}
+
+impl SizeCounts {
+    /// An entry came.
+    #[inline(always)]
+    pub fn add(&mut self, key: Key) {
+        self.counts[key.size_index()] += 1;
+        self.present.0 |= 1 << key.size_index();
+    }
+
+    /// An entry went.
+    #[inline(always)]
+    pub fn remove(&mut self, key: Key) {
+        let count = &mut self.counts[key.size_index()];
+        *count -= 1;
+        if *count == 0 {
+            self.present.0 &= !(1 << key.size_index());
+        }
+    }
+
+    /// Sizes of which there is an entry.
+    #[inline(always)]
+    pub fn present(&self) -> Sizes {
+        self.present
+    }
+
+    /// True if there is an entry of this size.
+    #[inline(always)]
+    pub fn has(&self, size: PageSize) -> bool {
+        self.present.0 >> size as u8 & 1 != 0
+    }
+
+    /// Entries of all sizes.
+    pub fn total(&self) -> usize {
+        self.counts.iter().sum::<u32>() as usize
+    }
+}
