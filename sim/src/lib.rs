@@ -10,6 +10,7 @@ pub mod results;
 pub mod shadow;
 pub mod sync;
 pub mod table;
+pub mod tree;
 mod verify;
 pub mod walk;
 

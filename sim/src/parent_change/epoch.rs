@@ -100,19 +100,23 @@ impl ParentChange for Epoch {
         }
     }
 
-    fn before_use(
+    fn fault(
         &mut self,
         child: ChildId,
         iova: u64,
         shadows: &mut dyn Shadows,
         work: &mut Work,
-    ) {
-        let Some(state) = self.children.get_mut(&child).filter(|s| s.incomplete) else { return };
+    ) -> bool {
+        let Some(state) = self.children.get_mut(&child).filter(|s| s.incomplete) else {
+            return false;
+        };
         let shift = self.config.fill_shift;
         let region = iova >> shift;
-        if iova >= state.cursor && state.filled.insert(region) {
+        let new = iova >= state.cursor && state.filled.insert(region);
+        if new {
             shadows.fill(child, region << shift, (region + 1) << shift, work);
         }
+        new
     }
 
     fn step(&mut self, budget: u64, shadows: &mut dyn Shadows, work: &mut Work) -> bool {

@@ -187,9 +187,12 @@ pub trait ParentChange {
     /// The level changed.
     fn changed(&mut self, change: Change, shadows: &mut dyn Shadows, work: &mut Work);
 
-    /// A device is about to be translated at `iova` of a child; a policy that
-    /// rebuilds lazily does it here (a DMA fault that the VMM answers).
-    fn before_use(&mut self, _: ChildId, _iova: u64, _: &mut dyn Shadows, _: &mut Work) {}
+    /// A device faulted at `iova` of a child, or is about to use it: a policy
+    /// that rebuilds lazily does it here. True if it built something, so that
+    /// the device should try again.
+    fn fault(&mut self, _: ChildId, _iova: u64, _: &mut dyn Shadows, _: &mut Work) -> bool {
+        false
+    }
 
     /// Does up to `budget` entries of work that was put off; true if some is
     /// left.
@@ -281,15 +284,15 @@ impl Policy {
         each!(self, p => p.changed(change, shadows, work));
     }
 
-    /// [`ParentChange::before_use`].
-    pub fn before_use(
+    /// [`ParentChange::fault`].
+    pub fn fault(
         &mut self,
         child: ChildId,
         iova: u64,
         shadows: &mut dyn Shadows,
         work: &mut Work,
-    ) {
-        each!(self, p => p.before_use(child, iova, shadows, work));
+    ) -> bool {
+        each!(self, p => p.fault(child, iova, shadows, work))
     }
 
     /// [`ParentChange::step`].
