@@ -153,6 +153,8 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(node, page, write)| Op::Request { node, page, write }),
         12 => (node(), 0..64usize, any::<bool>())
             .prop_map(|(node, pick, write)| Op::RequestMapped { node, pick, write }),
+        12 => (node(), 0..64usize, any::<bool>())
+            .prop_map(|(node, pick, write)| Op::RequestStale { node, pick, write }),
         1 => (0..40u64).prop_map(|budget| Op::Step { budget }),
     ]
 }
@@ -372,6 +374,13 @@ impl Run {
                 let pages = self.model.pages(node);
                 if !pages.is_empty() {
                     self.request(node, pages[pick % pages.len()], write)?;
+                }
+            }
+            Op::RequestStale { node, pick, write } => {
+                let node = node % count;
+                let past: Vec<u64> = self.model.nodes[node].past.keys().copied().collect();
+                if !past.is_empty() {
+                    self.request(node, past[pick % past.len()], write)?;
                 }
             }
             Op::Step { budget } => _ = self.tree.step(budget),
