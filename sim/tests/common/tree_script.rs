@@ -25,6 +25,12 @@ const HOST: u64 = 0x10_0000;
 
 #[derive(Clone, Debug)]
 pub enum Op {
+    /// A page whose last change has not been invalidated.
+    RequestStale {
+        node: usize,
+        pick: usize,
+        write: bool,
+    },
     Create {
         parent: usize,
         user: bool,
