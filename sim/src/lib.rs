@@ -4,11 +4,13 @@
 pub mod cache;
 pub mod config;
 pub mod parent;
+pub mod parent_change;
 pub mod replay;
 pub mod results;
 pub mod shadow;
 pub mod sync;
 pub mod table;
+pub mod tree;
 mod verify;
 pub mod walk;
 

@@ -45,6 +45,29 @@ impl Layout {
     }
 }
 
+/// The level below a child: what translates the child's outputs.
+///
+/// The parent of a two-level replay, or the effective table of any node of a
+/// tree ([`crate::tree`]), itself possibly a shadow.
+pub trait Below {
+    /// The leaf that translates `gpa`, if any.
+    fn lookup(&self, gpa: u64) -> Option<Leaf>;
+}
+
+impl Below for Parent {
+    #[inline]
+    fn lookup(&self, gpa: u64) -> Option<Leaf> {
+        Parent::lookup(self, gpa)
+    }
+}
+
+impl Below for RadixTable {
+    #[inline]
+    fn lookup(&self, gpa: u64) -> Option<Leaf> {
+        RadixTable::lookup(self, gpa)
+    }
+}
+
 /// Bits of guest-physical addresses that layouts permute; higher bits stay.
 const PERMUTED_BITS: u32 = 48;
 /// Where table pages go if the recording has no parent table (assumed: a

@@ -6,7 +6,7 @@
 //! record of what was shadowed decides whether the host must do anything.
 
 use crate::events::{PageSize, Perm};
-use crate::parent::Parent;
+use crate::parent::Below;
 use crate::results::ShadowCounters;
 use crate::table::{FANOUT, Leaf, Lowest, NodeId, Prune, RadixTable, entry_span, index};
 
@@ -45,15 +45,36 @@ pub struct Shadow {
     synced: RadixTable,
     /// The child's dirty flags say nothing: the shadow lost entries.
     lost: bool,
-    next_host_page: u64,
+    pages: PagePool,
+    /// 4 KiB pages that leaves of the shadow have come to map, in total.
+    pages_in: u64,
+    /// 4 KiB pages that leaves of the shadow have ceased to map, in total.
+    pages_out: u64,
+}
+
+/// Where the shadow's own table pages lie: consecutive pages from `base`,
+/// around again after `pages` (addresses only; contents are kept per node).
+#[derive(Clone, Copy, Debug)]
+struct PagePool {
+    base: u64,
+    pages: u64,
+    next: u64,
+}
+
+impl PagePool {
+    fn take(&mut self) -> u64 {
+        let page = self.base + self.next % self.pages * 4096;
+        self.next += 1;
+        page
+    }
 }
 
 /// What a synchronisation reads and writes beside the shadow.
 pub struct SyncContext<'a> {
     /// The child's table; its dirty flags are cleared where all was seen.
     pub child: &'a mut RadixTable,
-    /// The parent.
-    pub parent: &'a Parent,
+    /// The level below the child.
+    pub parent: &'a dyn Below,
     /// Receives the operations, in order.
     pub ops: &'a mut Vec<ShadowOp>,
     /// Counts the work.
@@ -63,17 +84,28 @@ pub struct SyncContext<'a> {
 impl Shadow {
     /// An empty shadow for a child of `levels`.
     pub fn new(levels: u32) -> Shadow {
-        let mut next = 1 << 44;
-        let mut place = |_: u32, _: u64| {
-            next += 4096;
-            next
-        };
+        Shadow::with_pages(levels, 1 << 44, 1 << 40)
+    }
+
+    /// An empty shadow whose table pages lie at `base`, `pages` of 4 KiB. If
+    /// the hardware walks the shadow over another stage, they are addresses
+    /// of that stage's input.
+    pub fn with_pages(levels: u32, base: u64, pages: u64) -> Shadow {
+        let mut pool = PagePool { base, pages, next: 0 };
         Shadow {
-            table: RadixTable::new(levels, Prune::Empty, &mut place),
+            table: RadixTable::new(levels, Prune::Empty, &mut |_: u32, _: u64| pool.take()),
             synced: RadixTable::new(levels, Prune::Empty, &mut |_: u32, _: u64| 0),
             lost: false,
-            next_host_page: next,
+            pages: pool,
+            pages_in: 0,
+            pages_out: 0,
         }
+    }
+
+    /// 4 KiB pages that leaves have come to map and ceased to map, in total:
+    /// what `pin-per-entry` pins and unpins.
+    pub fn page_traffic(&self) -> (u64, u64) {
+        (self.pages_in, self.pages_out)
     }
 
     /// What the hardware walks.
@@ -317,35 +349,7 @@ impl Shadow {
     /// piece, in the largest leaves that both levels allow.
     fn map(&mut self, cx: &mut SyncContext<'_>, iova: u64, gpa: u64, len: u64, perm: Perm) {
         let had = self.table.leaves();
-        let mut done = 0;
-        let mut first = 0;
-        while done < len {
-            let Some(leaf) = cx.parent.lookup(gpa + done) else {
-                // Not memory (a hole, a device): the host has nothing to map.
-                done += 4096 - ((gpa + done) & 0xfff);
-                continue;
-            };
-            let hpa = leaf.translate(gpa + done);
-            let piece = (leaf.size.bytes() - (hpa & (leaf.size.bytes() - 1))).min(len - done);
-            let rights = perm.and(leaf.perm);
-            let next = &mut self.next_host_page;
-            let mapped = self.table.map(
-                iova + done,
-                hpa,
-                piece,
-                rights,
-                leaf.size,
-                &mut |_: u32, _: u64| {
-                    *next += 4096;
-                    *next
-                },
-            );
-            debug_assert!(mapped.is_ok(), "as wide as the child");
-            if done == 0 {
-                first = hpa;
-            }
-            done += piece;
-        }
+        let first = self.compose(cx.parent, iova, gpa, len, perm);
         let c = &mut *cx.counters;
         c.map_calls += 1;
         c.mapped += self.table.leaves().saturating_sub(had);
@@ -353,13 +357,83 @@ impl Shadow {
         cx.ops.push(ShadowOp::Map { iova, size: len, gpa, hpa: first, perm });
     }
 
+    /// Writes the composition of a span with the level below; returns the
+    /// HPA of its first byte, 0 if there is none.
+    fn compose(&mut self, below: &dyn Below, iova: u64, gpa: u64, len: u64, perm: Perm) -> u64 {
+        let mut done = 0;
+        let mut first = 0;
+        while done < len {
+            let Some(leaf) = below.lookup(gpa + done) else {
+                // Not memory (a hole, a device): the host has nothing to map.
+                done += 4096 - ((gpa + done) & 0xfff);
+                continue;
+            };
+            let hpa = leaf.translate(gpa + done);
+            let piece = (leaf.size.bytes() - (hpa & (leaf.size.bytes() - 1))).min(len - done);
+            let rights = perm.and(leaf.perm);
+            let pages = &mut self.pages;
+            let mut place = |_: u32, _: u64| pages.take();
+            let mapped = self.table.map(iova + done, hpa, piece, rights, leaf.size, &mut place);
+            debug_assert!(mapped.is_ok(), "as wide as the child");
+            if rights != Perm::NONE {
+                self.pages_in += piece.div_ceil(4096);
+            }
+            if done == 0 {
+                first = hpa;
+            }
+            done += piece;
+        }
+        first
+    }
+
+    /// Removes what the shadow maps in a span; returns the bytes.
+    fn erase(&mut self, iova: u64, len: u64) -> u64 {
+        let pages = &mut self.pages;
+        let bytes = self.table.unmap(iova, len, &mut |_: u32, _: u64| pages.take());
+        self.pages_out += bytes / 4096;
+        bytes
+    }
+
+    /// The level below changed under a span that this shadow translates to
+    /// `gpa` with `perm`: composes the span anew. What was seen of the child
+    /// stays. Returns the leaves removed and written.
+    ///
+    /// The caller drops `[iova, iova + len)` from the hardware's caches.
+    pub fn mend(&mut self, below: &dyn Below, iova: u64, gpa: u64, len: u64, perm: Perm) -> u64 {
+        let before = self.table.leaves();
+        self.erase(iova, len);
+        let between = self.table.leaves();
+        self.compose(below, iova, gpa, len, perm);
+        before.abs_diff(between) + self.table.leaves().abs_diff(between)
+    }
+
+    /// Makes every entry unreachable at once by giving the hardware an empty
+    /// root; what was seen of the child stays. Returns the old table, to be
+    /// taken apart when there is time.
+    pub fn retire(&mut self) -> RadixTable {
+        let pages = &mut self.pages;
+        let mut place = |_: u32, _: u64| pages.take();
+        let empty = RadixTable::new(self.table.levels(), Prune::Empty, &mut place);
+        // Every page that came and has not gone goes now.
+        self.pages_out = self.pages_in;
+        std::mem::replace(&mut self.table, empty)
+    }
+
+    /// Composes a span of the child into a shadow that was retired; what is
+    /// there already stays. Returns the leaves written.
+    pub fn fill(&mut self, below: &dyn Below, iova: u64, gpa: u64, len: u64, perm: Perm) -> u64 {
+        let before = self.table.leaves();
+        if self.table.any_in(iova, iova + len) {
+            // Written by a synchronisation since: equal, and pages count once.
+            self.erase(iova, len);
+        }
+        self.compose(below, iova, gpa, len, perm);
+        self.table.leaves().abs_diff(before)
+    }
+
     fn remove(&mut self, cx: &mut SyncContext<'_>, iova: u64, len: u64) {
         let had = self.table.leaves();
-        let next = &mut self.next_host_page;
-        self.table.unmap(iova, len, &mut |_: u32, _: u64| {
-            *next += 4096;
-            *next
-        });
+        self.erase(iova, len);
         let left = self.table.leaves();
         let c = &mut *cx.counters;
         c.unmapped += had.saturating_sub(left);
@@ -373,7 +447,7 @@ impl Shadow {
     pub fn clear(&mut self) -> u64 {
         let all = 1u64 << self.table.width();
         let had = self.table.leaves();
-        self.table.unmap(0, all, &mut |_: u32, _: u64| 0);
+        self.erase(0, all);
         self.synced.unmap(0, all, &mut |_: u32, _: u64| 0);
         self.lost = true;
         had
