@@ -173,7 +173,7 @@ impl Shadows for Forest {
         table.visit(start, end, &mut |iova, leaf| {
             work.entries_examined += 1;
             work.entries_rebuilt +=
-                shadow.fill(parent, iova, leaf.out, leaf.size.bytes(), leaf.perm);
+                shadow.restore(parent, iova, leaf.out, leaf.size.bytes(), leaf.perm);
             true
         });
     }

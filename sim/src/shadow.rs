@@ -421,7 +421,7 @@ impl Shadow {
 
     /// Composes a span of the child into a shadow that was retired; what is
     /// there already stays. Returns the leaves written.
-    pub fn fill(&mut self, below: &dyn Below, iova: u64, gpa: u64, len: u64, perm: Perm) -> u64 {
+    pub fn restore(&mut self, below: &dyn Below, iova: u64, gpa: u64, len: u64, perm: Perm) -> u64 {
         let before = self.table.leaves();
         if self.table.any_in(iova, iova + len) {
             // Written by a synchronisation since: equal, and pages count once.

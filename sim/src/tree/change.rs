@@ -161,7 +161,10 @@ impl Tree {
             return Err(TreeError::NotBound(id));
         }
         if node.shadow.is_some() {
-            self.with_shadow(id, |p, shadow, cx| p.invalidate(shadow, cx, range));
+            self.with_shadow(id, |p, shadow, cx| {
+                p.invalidate(shadow, cx, range);
+                true
+            });
         } else {
             let end = 1 << node.own.width();
             let range = range.unwrap_or(Range { start: 0, end });

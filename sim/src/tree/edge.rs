@@ -135,7 +135,7 @@ impl Shadows for Edge<'_> {
         let below = self.node;
         let (written, limit) = self.with(child, |shadow, tree| {
             let below = tree.at(below).effective();
-            let fill = |(iova, gpa, len, perm)| shadow.fill(below, iova, gpa, len, perm);
+            let fill = |(iova, gpa, len, perm)| shadow.restore(below, iova, gpa, len, perm);
             let written: u64 = records.into_iter().map(fill).sum();
             (written, 1 << shadow.table().width())
         });

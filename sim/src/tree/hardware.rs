@@ -3,7 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use super::{Effect, NodeId, Tree, TreeError};
-use crate::cache::{Cached, Iotlb, PageRange, Store, Tag};
+use crate::cache::{Cached, Iotlb, Key, PageRange, Store, Tag};
 use crate::events::Perm;
 use crate::parent_change::hardware::{Family, FlushCounters, ParentRange, parent_changed};
 use crate::walk::{Fault, Observer, Stages, WalkCaches};
@@ -134,7 +134,9 @@ impl<S: Store> Hardware<S> {
             }
             return Ok(found.map(|t| {
                 let base = t.out & !(t.size.bytes() - 1);
-                self.iotlb.fill(tag, iova, t.size, Cached::new(base, t.perm));
+                let key = Key::new(tag, t.size, iova);
+                let filled = self.iotlb.fill(key, Cached::new(base, t.perm), 0);
+                self.iotlb.causes(&mut [filled], |_, _| ());
                 t.out
             }));
         }

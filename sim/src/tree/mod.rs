@@ -224,7 +224,8 @@ impl Tree {
     ///
     /// # Errors
     /// [`TreeError::NoSuchNode`], [`TreeError::NotForNesting`],
-    /// [`TreeError::TooDeep`], [`TreeError::SyncDoesNotFit`].
+    /// [`TreeError::TooDeep`], [`TreeError::SyncDoesNotFit`],
+    /// [`TreeError::SyncNotInTree`].
     pub fn create(&mut self, parent: Option<NodeId>, spec: NodeSpec) -> Result<NodeId, TreeError> {
         let levels = self.config.placement.depth();
         let mut depth = 0;
@@ -243,6 +244,8 @@ impl Tree {
             sync::Kind::MapUnmap => "map-unmap",
             sync::Kind::InvalidateRange => "invalidate-range",
             sync::Kind::InvalidateFull => "invalidate-full",
+            sync::Kind::WriteProtect => return Err(TreeError::SyncNotInTree("write-protect")),
+            sync::Kind::Demand => return Err(TreeError::SyncNotInTree("demand")),
         };
         let captured = spec.sync == sync::Kind::MapUnmap;
         if merged && captured != (spec.ownership == Ownership::HostManaged) {
