@@ -6,12 +6,12 @@ mod common;
 use common::zipf::{SEED, Zipf};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ioasim_events::PageSize;
-use ioasim_sim::cache::replacement::{Clock, Fifo, Lru, Plru, Random, Replacement};
-use ioasim_sim::cache::{FlushWhenFull, Key, LruSets, SetAssoc, Tag};
+use ioasim_sim::cache::replacement::{Clock, Fifo, Lru, Plru, Random};
+use ioasim_sim::cache::{Cache, FlushWhenFull, FullLru, Key, LruSets, SetAssoc, Tag};
 
 const REQUESTS: usize = 1 << 20;
 
-fn requests<P: Replacement<Config = ()>>(keys: &[Key], mut cache: SetAssoc<P, u64>) -> u64 {
+fn requests(keys: &[Key], mut cache: impl Cache<u64>) -> u64 {
     let mut misses = 0;
     for key in keys {
         if cache.get(*key).is_none() {
@@ -50,19 +50,19 @@ fn policies(c: &mut Criterion) {
             group.bench_function("lru-sets", |b| {
                 b.iter_batched(
                     || LruSets::<u64, 8>::new(entries),
-                    |mut cache| {
-                        for key in &keys {
-                            if cache.get(*key).is_none() {
-                                cache.insert(*key, 1);
-                            }
-                        }
-                        cache.len()
-                    },
+                    |cache| requests(&keys, cache),
                     BatchSize::LargeInput,
                 );
             });
         }
         if ways == entries {
+            group.bench_function("full-lru", |b| {
+                b.iter_batched(
+                    || FullLru::new(entries),
+                    |cache| requests(&keys, cache),
+                    BatchSize::LargeInput,
+                );
+            });
             group.bench_function("flush-when-full", |b| {
                 b.iter_batched(
                     || FlushWhenFull::<u64>::new(entries),

@@ -12,7 +12,7 @@ mod common;
 use common::zipf::{SEED, Zipf};
 use ioasim_events::PageSize;
 use ioasim_sim::cache::replacement::Lru;
-use ioasim_sim::cache::{Key, SetAssoc, Tag};
+use ioasim_sim::cache::{Cache, FullLru, Key, SetAssoc, Tag};
 
 const REQUESTS: usize = 10_000_000;
 
@@ -24,7 +24,8 @@ fn main() {
     let (mode, entries) = (arg(0, "engine"), number(1, "4096"));
     let ways = number(2, &entries.to_string());
     let (seconds, misses) = match mode.as_str() {
-        "cache" => cache(entries as usize, ways as usize),
+        "cache" if ways == entries => cache(FullLru::new(entries as usize)),
+        "cache" => cache(SetAssoc::<Lru, _>::new(entries as usize, ways as usize, &(), 0)),
         "engine" => engine(entries, ways, &arg(3, "hw-nested"), args.get(4..).unwrap_or(&[])),
         other => panic!("{other}: engine or cache"),
     };
@@ -32,9 +33,8 @@ fn main() {
 }
 
 /// The cache alone.
-fn cache(entries: usize, ways: usize) -> (f64, u64) {
+fn cache(mut cache: impl Cache<u64>) -> (f64, u64) {
     let pages: Vec<u64> = Zipf::new(SEED).take(REQUESTS).collect();
-    let mut cache = SetAssoc::<Lru, u64>::new(entries, ways, &(), 0);
     let mut misses = 0;
     let start = common::cpu_seconds();
     for page in &pages {

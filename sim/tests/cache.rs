@@ -6,7 +6,7 @@ mod models;
 use std::collections::HashMap;
 
 use ioasim_sim::cache::replacement::{Clock, Fifo, Lru, Plru, Random, Replacement};
-use ioasim_sim::cache::{FlushWhenFull, Key, LruSets, SetAssoc, Tag};
+use ioasim_sim::cache::{Associative, Cache, FlushWhenFull, FullLru, Key, LruSets, SetAssoc, Tag};
 use ioasim_sim::events::PageSize;
 use models::{Model, Policy, QemuModel};
 use proptest::collection::vec;
@@ -85,13 +85,28 @@ fn check<P: Replacement<Config = ()>>(
     seed: u64,
     ops: &[Op],
 ) -> Result<(), TestCaseError> {
-    let mut cache = SetAssoc::<P, u64>::new(sets * ways, ways, &(), seed);
+    let cache = SetAssoc::<P, u64>::new(sets * ways, ways, &(), seed);
+    match cache.full() {
+        Some(full) => check_cache(full, policy, (1, sets * ways), seed, ops)?,
+        None => prop_assert_eq!(sets, 1),
+    }
+    check_cache(cache, policy, (sets, ways), seed, ops)
+}
+
+/// Drives `cache` and a model of this shape.
+fn check_cache(
+    mut cache: impl Cache<u64>,
+    policy: Policy,
+    (sets, ways): (usize, usize),
+    seed: u64,
+    ops: &[Op],
+) -> Result<(), TestCaseError> {
     let mut model = Model::new(policy, sets * ways, ways, seed);
     for (i, op) in ops.iter().enumerate() {
         match *op {
             Op::Get(key) => prop_assert_eq!(cache.get(key), model.get(key), "{} {:?}", i, op),
             Op::Insert(key, value) => {
-                let victim = cache.insert(key, value).evicted;
+                let victim = cache.insert(key, value);
                 prop_assert_eq!(victim, model.insert(key, value), "{} {:?}", i, op);
             }
             Op::Remove(key) => prop_assert_eq!(cache.remove(key), model.remove(key)),
@@ -137,10 +152,15 @@ proptest! {
 
     #[test]
     fn lru_sets((sets, _) in shape(), ops in vec(op(), 1..400)) {
-        check_lru_sets::<1>(sets, &ops)?;
-        check_lru_sets::<2>(sets, &ops)?;
-        check_lru_sets::<4>(sets, &ops)?;
-        check_lru_sets::<16>(sets, &ops)?;
+        check_cache(LruSets::<_, 1>::new(sets), Policy::Lru, (sets, 1), 0, &ops)?;
+        check_cache(LruSets::<_, 2>::new(sets * 2), Policy::Lru, (sets, 2), 0, &ops)?;
+        check_cache(LruSets::<_, 4>::new(sets * 4), Policy::Lru, (sets, 4), 0, &ops)?;
+        check_cache(LruSets::<_, 16>::new(sets * 16), Policy::Lru, (sets, 16), 0, &ops)?;
+    }
+
+    #[test]
+    fn full_lru(entries in 1..80usize, ops in vec(op(), 1..400)) {
+        check_cache(FullLru::new(entries), Policy::Lru, (1, entries), 0, &ops)?;
     }
 
     #[test]
@@ -162,44 +182,6 @@ proptest! {
     fn random(shape in shape(), seed: u64, ops in vec(op(), 1..400)) {
         check::<Random>(Policy::Random, shape, seed, &ops)?;
     }
-}
-
-/// The walker's caches are LRU in another form.
-fn check_lru_sets<const W: usize>(sets: usize, ops: &[Op]) -> Result<(), TestCaseError> {
-    let mut cache = LruSets::<u64, W>::new(sets * W);
-    let mut model = Model::new(Policy::Lru, sets * W, W, 0);
-    for (i, op) in ops.iter().enumerate() {
-        match *op {
-            Op::Get(key) => prop_assert_eq!(cache.get(key), model.get(key), "{} {:?}", i, op),
-            Op::Insert(key, value) => {
-                let victim = cache.insert(key, value);
-                prop_assert_eq!(victim, model.insert(key, value), "{} {:?}", i, op);
-            }
-            Op::Remove(key) => {
-                let removed = cache.remove_if(|k| k == key);
-                prop_assert_eq!(removed, model.remove(key) as usize);
-            }
-            Op::RemoveRange(tag, start, end) => {
-                let removed = cache.remove_range(tag, start, end);
-                prop_assert_eq!(removed, model.remove_range(tag, start, end), "{} {:?}", i, op);
-            }
-            Op::RemoveTag(tag) => {
-                let removed = cache.remove_if(|k| k.tag() == tag);
-                prop_assert_eq!(removed, model.remove_if(|k| k.tag() == tag));
-            }
-        }
-        prop_assert_eq!((cache.len(), cache.is_empty()), (model.len(), model.len() == 0));
-        for size in PageSize::ALL {
-            let holds = model.keys().iter().any(|k| k.size() == size);
-            prop_assert_eq!(cache.holds(size), holds);
-        }
-    }
-    let mut contents = HashMap::new();
-    cache.for_each(|k, v| {
-        contents.insert(k, v);
-    });
-    prop_assert_eq!(contents, model.contents());
-    Ok(())
 }
 
 /// Operations on QEMU's IOTLB.

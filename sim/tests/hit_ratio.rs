@@ -7,7 +7,7 @@
 mod zipf;
 
 use ioasim_sim::cache::replacement::{Clock, Fifo, Lru, Replacement};
-use ioasim_sim::cache::{Key, SetAssoc, Tag};
+use ioasim_sim::cache::{Cache, FullLru, Key, SetAssoc, Tag};
 use ioasim_sim::events::PageSize;
 use zipf::{SEED, Zipf};
 
@@ -22,8 +22,7 @@ struct Counted {
     request: Box<dyn FnMut(u64) -> bool>,
 }
 
-fn cache<P: Replacement<Config = ()> + 'static>(entries: usize) -> Box<dyn FnMut(u64) -> bool> {
-    let mut cache = SetAssoc::<P, u64>::new(entries, entries, &(), 0);
+fn cache(mut cache: impl Cache<u64> + 'static) -> Box<dyn FnMut(u64) -> bool> {
     Box::new(move |page| {
         let key = Key::new(Tag(0), PageSize::Size4K, page << 12);
         let hit = cache.get(key).is_some();
@@ -34,11 +33,22 @@ fn cache<P: Replacement<Config = ()> + 'static>(entries: usize) -> Box<dyn FnMut
     })
 }
 
+fn one_set<P: Replacement<Config = ()>>(entries: usize) -> SetAssoc<P, u64> {
+    SetAssoc::new(entries, entries, &(), 0)
+}
+
+/// The rows of the file, those of LRU for both of its structures.
+fn rows() -> Vec<String> {
+    let rows = RECORDED.lines().filter(|l| !l.starts_with('#')).skip(1);
+    let again = |row: &str| row.strip_prefix("lru,").map(|r| format!("lru-one-set,{r}"));
+    rows.flat_map(|row| [Some(row.to_string()), again(row)]).flatten().collect()
+}
+
 #[test]
 fn misses_equal_libcachesims() {
     let mut requests = 0;
-    let rows = RECORDED.lines().filter(|l| !l.starts_with('#')).skip(1);
-    let mut caches: Vec<Counted> = rows
+    let mut caches: Vec<Counted> = rows()
+        .iter()
         .map(|row| {
             let [policy, entries, count, misses] = row.split(',').collect::<Vec<_>>()[..] else {
                 panic!("{row}")
@@ -46,16 +56,17 @@ fn misses_equal_libcachesims() {
             requests = count.parse().unwrap();
             let entries = entries.parse().unwrap();
             let request = match policy {
-                "lru" => cache::<Lru>(entries),
-                "fifo" => cache::<Fifo>(entries),
-                "clock" => cache::<Clock>(entries),
+                "lru" => cache(FullLru::new(entries)),
+                "lru-one-set" => cache(one_set::<Lru>(entries)),
+                "fifo" => cache(one_set::<Fifo>(entries)),
+                "clock" => cache(one_set::<Clock>(entries)),
                 other => panic!("{other}"),
             };
             let (policy, recorded) = (policy.into(), misses.parse().unwrap());
             Counted { policy, entries, recorded, misses: 0, request }
         })
         .collect();
-    assert_eq!(caches.len(), 12);
+    assert_eq!(caches.len(), 12 + 4);
     let mut checksum = 0u64;
     let mut zipf = Zipf::new(SEED);
     // In blocks, so that each cache stays in the processor's caches a while.

@@ -348,7 +348,7 @@ proptest! {
 }
 
 /// A small IOTLB driven by hand.
-struct Hand<S>(Iotlb<S>);
+struct Hand<S: Store>(Iotlb<S>);
 
 impl<S: Store> Hand<S> {
     /// The cause of the miss, or `None` for a hit.

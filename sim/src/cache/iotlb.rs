@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use super::replacement::{NoConfig, Replacement};
-use super::{FlushWhenFull, History, Key, Seen, SetAssoc, Sizes, Tag};
+use super::{Associative, FlushWhenFull, History, Key, Seen, SetAssoc, Sizes, Tag};
 use crate::events::{PAGE_SHIFT, PageSize, Perm};
 use crate::results::MissCauses;
 
@@ -54,6 +54,8 @@ impl PageRange {
 
 /// Storage behind an [`Iotlb`].
 pub trait Store: Send {
+    /// Its fully associative counterpart.
+    type Reference: Store;
     /// Looks up the page of `size` that holds `addr`.
     fn get(&mut self, key: Key) -> Option<Cached>;
     /// Looks up without a trace.
@@ -78,27 +80,35 @@ pub trait Store: Send {
     fn for_each(&self, f: &mut dyn FnMut(Key, Cached));
     /// A fully associative store of the same size and policy, or `None` if
     /// this one is fully associative.
-    fn reference(&self) -> Option<Self>
-    where
-        Self: Sized;
+    fn reference(&self) -> Option<Self::Reference>;
 }
 
-/// A set-associative store and what is needed to make its reference.
+/// A cache as a store.
 #[derive(Clone, Debug)]
-pub struct SetAssocStore<P> {
-    cache: SetAssoc<P, Cached>,
-    ways: usize,
-    seed: u64,
+pub struct CacheStore<C> {
+    cache: C,
+}
+
+/// A set-associative store.
+pub type SetAssocStore<P> = CacheStore<SetAssoc<P, Cached>>;
+
+impl<C> CacheStore<C> {
+    /// A store of what `cache` keeps.
+    pub fn of(cache: C) -> Self {
+        CacheStore { cache }
+    }
 }
 
 impl<P: Replacement<Config = NoConfig>> SetAssocStore<P> {
     /// `entries` in sets of `ways` (which divides `entries`).
     pub fn new(entries: usize, ways: usize, seed: u64) -> Self {
-        SetAssocStore { cache: SetAssoc::new(entries, ways, &(), seed), ways, seed }
+        CacheStore::of(SetAssoc::new(entries, ways, &(), seed))
     }
 }
 
-impl<P: Replacement<Config = NoConfig>> Store for SetAssocStore<P> {
+impl<C: Associative<Cached>> Store for CacheStore<C> {
+    type Reference = CacheStore<C::Full>;
+
     #[inline(always)]
     fn get(&mut self, key: Key) -> Option<Cached> {
         self.cache.get(key)
@@ -116,12 +126,12 @@ impl<P: Replacement<Config = NoConfig>> Store for SetAssocStore<P> {
 
     #[inline(always)]
     fn insert(&mut self, key: Key, value: Cached) -> usize {
-        self.cache.insert(key, value).evicted.is_some() as usize
+        self.cache.insert(key, value).is_some() as usize
     }
 
     #[inline(always)]
     fn insert_absent(&mut self, key: Key, value: Cached) -> usize {
-        self.cache.insert_absent(key, value).evicted.is_some() as usize
+        self.cache.insert_absent(key, value).is_some() as usize
     }
 
     fn invalidate(&mut self, tag: Tag, range: PageRange, _: &mut dyn FnMut(Key)) -> usize {
@@ -140,9 +150,8 @@ impl<P: Replacement<Config = NoConfig>> Store for SetAssocStore<P> {
         self.cache.for_each(f);
     }
 
-    fn reference(&self) -> Option<Self> {
-        let entries = self.cache.capacity();
-        (self.ways < entries).then(|| Self::new(entries, entries, self.seed))
+    fn reference(&self) -> Option<Self::Reference> {
+        self.cache.full().map(CacheStore::of)
     }
 }
 
@@ -161,6 +170,8 @@ impl FlushWhenFullStore {
 }
 
 impl Store for FlushWhenFullStore {
+    type Reference = Self;
+
     #[inline(always)]
     fn get(&mut self, key: Key) -> Option<Cached> {
         self.cache.get(key)
@@ -265,11 +276,10 @@ impl MissCauses {
 /// misses: an infinitely large one ([`History`]) and, if the modelled one is
 /// not fully associative, a fully associative one. All three see the same
 /// references and invalidations.
-#[derive(Clone, Debug)]
-pub struct Iotlb<S> {
+pub struct Iotlb<S: Store> {
     store: S,
     history: History,
-    reference: Option<S>,
+    reference: Option<S::Reference>,
     /// What the last look-up needed.
     needed: Perm,
     /// The last look-up found an entry without the rights.

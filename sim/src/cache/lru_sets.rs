@@ -1,7 +1,7 @@
 //! A small set-associative LRU cache: the walker's caches.
 
 use super::sizes::SizeCounts;
-use super::{Key, Tag};
+use super::{Cache, Key, Tag, Value};
 use crate::events::PageSize;
 
 /// A set-associative LRU cache of `W` ways.
@@ -52,7 +52,7 @@ impl<V: Copy, const W: usize> Set<V, W> {
     }
 }
 
-impl<V: Copy + Default, const W: usize> LruSets<V, W> {
+impl<V: Value, const W: usize> LruSets<V, W> {
     /// A cache of `entries`, a multiple of `W`.
     pub fn new(entries: usize) -> Self {
         assert!(entries >= W && entries.is_multiple_of(W), "{entries} / {W}");
@@ -64,23 +64,6 @@ impl<V: Copy + Default, const W: usize> LruSets<V, W> {
         }
     }
 
-    /// Entries present.
-    pub fn len(&self) -> usize {
-        self.by_size.total()
-    }
-
-    /// True if no entry is present.
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// True if an entry of this page size is present.
-    #[inline(always)]
-    pub fn holds(&self, size: PageSize) -> bool {
-        self.by_size.has(size)
-    }
-
     #[inline(always)]
     fn set_of(&self, key: Key) -> usize {
         match self.mask {
@@ -89,9 +72,47 @@ impl<V: Copy + Default, const W: usize> LruSets<V, W> {
         }
     }
 
-    /// Looks `key` up; it is the latest reference then.
+    fn remove_in_set(&mut self, at: usize, mut f: impl FnMut(Key) -> bool) -> usize {
+        let set = &mut self.sets[at];
+        let mut kept = 0;
+        let mut removed = 0;
+        for from in 0..W {
+            let key = set.keys[from];
+            if key == Key::FREE {
+                break;
+            }
+            if f(key) {
+                self.by_size.remove(key);
+                removed += 1;
+            } else {
+                set.keys[kept] = key;
+                set.values[kept] = set.values[from];
+                kept += 1;
+            }
+        }
+        set.keys[kept..kept + removed].fill(Key::FREE);
+        removed
+    }
+}
+
+impl<V: Value, const W: usize> Cache<V> for LruSets<V, W> {
     #[inline(always)]
-    pub fn get(&mut self, key: Key) -> Option<V> {
+    fn by_size(&self) -> &SizeCounts {
+        &self.by_size
+    }
+
+    fn capacity(&self) -> usize {
+        self.sets.len() * W
+    }
+
+    fn peek(&self, key: Key) -> Option<V> {
+        let set = &self.sets[self.set_of(key)];
+        let way = set.first(|k| k == key);
+        (way < W).then(|| set.values[way])
+    }
+
+    #[inline(always)]
+    fn get(&mut self, key: Key) -> Option<V> {
         let at = self.set_of(key);
         let set = &mut self.sets[at];
         let way = set.first(|k| k == key);
@@ -105,9 +126,8 @@ impl<V: Copy + Default, const W: usize> LruSets<V, W> {
         Some(value)
     }
 
-    /// Inserts `key`; returns the entry that had to make room.
     #[inline(always)]
-    pub fn insert(&mut self, key: Key, value: V) -> Option<Key> {
+    fn insert(&mut self, key: Key, value: V) -> Option<Key> {
         let at = self.set_of(key);
         let set = &mut self.sets[at];
         let way = set.first(|k| k == key || k == Key::FREE).min(W - 1);
@@ -124,8 +144,17 @@ impl<V: Copy + Default, const W: usize> LruSets<V, W> {
         Some(old)
     }
 
-    /// Removes the entries of `tag` that overlap `[start, end)`; returns how many.
-    pub fn remove_range(&mut self, tag: Tag, start: u64, end: u64) -> usize {
+    #[inline(always)]
+    fn insert_absent(&mut self, key: Key, value: V) -> Option<Key> {
+        self.insert(key, value)
+    }
+
+    fn remove(&mut self, key: Key) -> bool {
+        self.remove_in_set(self.set_of(key), |k| k == key) > 0
+    }
+
+    /// Set by set: each is in reach at once.
+    fn remove_range(&mut self, tag: Tag, start: u64, end: u64) -> usize {
         if self.is_empty() || start >= end {
             return 0;
         }
@@ -148,38 +177,14 @@ impl<V: Copy + Default, const W: usize> LruSets<V, W> {
         removed
     }
 
-    /// Removes every entry for which `f` holds; returns how many.
-    pub fn remove_if(&mut self, f: impl Fn(Key) -> bool) -> usize {
+    fn remove_if(&mut self, mut f: impl FnMut(Key) -> bool) -> usize {
         if self.is_empty() {
             return 0;
         }
-        (0..self.sets.len()).map(|at| self.remove_in_set(at, &f)).sum()
+        (0..self.sets.len()).map(|at| self.remove_in_set(at, &mut f)).sum()
     }
 
-    fn remove_in_set(&mut self, at: usize, f: impl Fn(Key) -> bool) -> usize {
-        let set = &mut self.sets[at];
-        let mut kept = 0;
-        let mut removed = 0;
-        for from in 0..W {
-            let key = set.keys[from];
-            if key == Key::FREE {
-                break;
-            }
-            if f(key) {
-                self.by_size.remove(key);
-                removed += 1;
-            } else {
-                set.keys[kept] = key;
-                set.values[kept] = set.values[from];
-                kept += 1;
-            }
-        }
-        set.keys[kept..kept + removed].fill(Key::FREE);
-        removed
-    }
-
-    /// Calls `f` for every entry present.
-    pub fn for_each(&self, mut f: impl FnMut(Key, V)) {
+    fn for_each(&self, mut f: impl FnMut(Key, V)) {
         for set in &self.sets {
             for (key, value) in set.keys.iter().zip(&set.values) {
                 if *key != Key::FREE {

@@ -2,6 +2,7 @@
 //! replacement, the emptied-when-full cache of QEMU, and the bookkeeping that
 //! tells why a request missed.
 
+mod full_lru;
 mod history;
 mod index;
 mod iotlb;
@@ -12,16 +13,104 @@ mod sizes;
 
 pub mod replacement;
 
+pub use full_lru::FullLru;
 pub use history::{History, Seen};
 pub use iotlb::{
-    Cached, Filled, FlushWhenFullStore, Iotlb, MissCause, PageRange, SetAssocStore, Store,
+    CacheStore, Cached, Filled, FlushWhenFullStore, Iotlb, MissCause, PageRange, SetAssocStore,
+    Store,
 };
 pub use low8::FlushWhenFull;
 pub use lru_sets::LruSets;
-pub use set_assoc::{Fill, SetAssoc};
-pub use sizes::Sizes;
+pub use set_assoc::SetAssoc;
+pub use sizes::{SizeCounts, Sizes};
 
 use crate::events::PageSize;
+
+/// What a cache keeps by key: a small value.
+pub trait Value: Copy + Default + std::fmt::Debug + Send {}
+
+impl<V: Copy + Default + std::fmt::Debug + Send> Value for V {}
+
+/// A cache from [`Key`] to a small value that evicts one entry at a time.
+pub trait Cache<V>: Clone + std::fmt::Debug + Send {
+    /// Entries present by page size.
+    fn by_size(&self) -> &SizeCounts;
+    /// Capacity in entries.
+    fn capacity(&self) -> usize;
+    /// Looks `key` up and notes the reference.
+    fn get(&mut self, key: Key) -> Option<V>;
+    /// Looks `key` up without a trace.
+    fn peek(&self, key: Key) -> Option<V>;
+    /// Inserts `key`, a present entry is overwritten in place; returns the
+    /// entry that had to make room.
+    fn insert(&mut self, key: Key, value: V) -> Option<Key>;
+    /// Inserts `key`, which is not present: saves the search.
+    fn insert_absent(&mut self, key: Key, value: V) -> Option<Key>;
+    /// Removes `key`; true if it was present.
+    fn remove(&mut self, key: Key) -> bool;
+    /// Removes every entry for which `f` holds; returns how many.
+    fn remove_if(&mut self, f: impl FnMut(Key) -> bool) -> usize;
+    /// Calls `f` for every entry present.
+    fn for_each(&self, f: impl FnMut(Key, V));
+
+    /// Entries present.
+    fn len(&self) -> usize {
+        self.by_size().total()
+    }
+
+    /// True if no entry is present.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Page sizes of the entries present.
+    #[inline(always)]
+    fn sizes(&self) -> Sizes {
+        self.by_size().present()
+    }
+
+    /// True if an entry of this page size is present.
+    #[inline(always)]
+    fn holds(&self, size: PageSize) -> bool {
+        self.by_size().has(size)
+    }
+
+    /// Removes the entries of `tag` that overlap `[start, end)`; returns how many.
+    ///
+    /// Small ranges are probed page by page and size by size; ranges with more
+    /// pages than the cache has entries are found by going through the entries.
+    fn remove_range(&mut self, tag: Tag, start: u64, end: u64) -> usize {
+        if self.is_empty() || start >= end {
+            return 0;
+        }
+        let mut removed = 0;
+        for size in PageSize::ALL {
+            if !self.holds(size) {
+                continue;
+            }
+            let (first, last) = (start >> size.shift(), (end - 1) >> size.shift());
+            if last - first >= self.capacity() as u64 {
+                removed += self
+                    .remove_if(|k| k.tag() == tag && k.size() == size && k.overlaps(start, end));
+                continue;
+            }
+            for number in first..=last {
+                removed += self.remove(Key::new(tag, size, number << size.shift())) as usize;
+            }
+        }
+        removed
+    }
+}
+
+/// A [`Cache`] whose fully associative counterpart is known.
+pub trait Associative<V>: Cache<V> {
+    /// The counterpart's type.
+    type Full: Associative<V>;
+
+    /// An empty fully associative cache of the same size and policy, or
+    /// `None` if this one is fully associative.
+    fn full(&self) -> Option<Self::Full>;
+}
 
 /// Names a cached translation: page number, page size and tag in one word.
 ///

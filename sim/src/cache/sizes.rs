@@ -23,9 +23,9 @@ impl Iterator for Sizes {
     }
 }
 
-/// Entries present by page size.
+/// Number of entries by page size.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct SizeCounts {
+pub struct SizeCounts {
     counts: [u32; 4],
     present: Sizes,
 }
@@ -33,14 +33,14 @@ pub(super) struct SizeCounts {
 impl SizeCounts {
     /// An entry came.
     #[inline(always)]
-    pub fn add(&mut self, key: Key) {
+    pub(super) fn add(&mut self, key: Key) {
         self.counts[key.size_index()] += 1;
         self.present.0 |= 1 << key.size_index();
     }
 
     /// An entry went.
     #[inline(always)]
-    pub fn remove(&mut self, key: Key) {
+    pub(super) fn remove(&mut self, key: Key) {
         let count = &mut self.counts[key.size_index()];
         *count -= 1;
         if *count == 0 {

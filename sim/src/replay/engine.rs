@@ -27,7 +27,7 @@ use crate::walk::{Reads, Stages, WalkCaches};
 const FILLED: usize = 256;
 
 /// One replay with an IOTLB of a known type.
-pub(super) struct Engine<S> {
+pub(super) struct Engine<S: Store> {
     pub(super) config: Config,
     pub(super) info: TraceInfo,
     pub(super) parent: Parent,

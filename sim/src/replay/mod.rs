@@ -11,7 +11,7 @@ pub(crate) mod spaces;
 mod warm;
 
 use crate::cache::replacement::{Clock, Fifo, Lru, Plru, Random};
-use crate::cache::{FlushWhenFullStore, SetAssocStore};
+use crate::cache::{CacheStore, FlushWhenFullStore, FullLru, SetAssocStore};
 use crate::config::{Config, PageMatch, ReplacementKind};
 use crate::events::{Chunk, TraceInfo};
 use crate::results::RunResult;
@@ -71,6 +71,9 @@ impl Replay {
             };
         }
         match config.iotlb.replacement {
+            ReplacementKind::Lru if ways == entries => {
+                of(CacheStore::of(FullLru::new(entries)), config, info, verify)
+            }
             ReplacementKind::Lru => set_assoc!(Lru),
             ReplacementKind::Plru => set_assoc!(Plru),
             ReplacementKind::Fifo => set_assoc!(Fifo),

@@ -12,7 +12,7 @@ use crate::walk::{Fault, Observer, Stages, WalkCaches};
 ///
 /// Entries are tagged by node, as domain ids do. Walk caches are kept apart
 /// per second stage, whose addresses they hold.
-pub struct Hardware<S> {
+pub struct Hardware<S: Store> {
     iotlb: Iotlb<S>,
     /// Single-stage walks.
     single: WalkCaches,

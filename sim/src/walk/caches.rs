@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::shortcuts::{Lookup, NoCaches, Shortcuts};
 use crate::cache::replacement::Lru;
-use crate::cache::{Cached, LruSets, SetAssoc, Tag};
+use crate::cache::{Cached, LruSets, SetAssoc, Tag, Value};
 use crate::table::{Leaf, NodeRef};
 
 /// Size of one cache; 0 entries = absent.
@@ -70,9 +70,15 @@ impl WalkCaches {
         if present.peek().is_none() {
             WalkCaches::none()
         } else if present.all(|c| c.ways == 4) {
-            WalkCaches::FourWays(Box::new(Shortcuts::new(stage1, stage2, nested)))
+            fn sets<V: Value>(c: WalkCacheConfig) -> LruSets<V, 4> {
+                LruSets::new(c.entries as usize)
+            }
+            WalkCaches::FourWays(Box::new(Shortcuts::new(stage1, stage2, nested, sets, sets)))
         } else {
-            WalkCaches::Any(Box::new(Shortcuts::new(stage1, stage2, nested)))
+            fn sets<V: Value>(c: WalkCacheConfig) -> SetAssoc<Lru, V> {
+                SetAssoc::new(c.entries as usize, c.ways as usize, &(), 0)
+            }
+            WalkCaches::Any(Box::new(Shortcuts::new(stage1, stage2, nested, sets, sets)))
         }
     }
 

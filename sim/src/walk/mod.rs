@@ -5,7 +5,7 @@ mod caches;
 mod shortcuts;
 
 pub use caches::{WalkCacheConfig, WalkCaches};
-pub use shortcuts::{Lookup, LruCache, NoCaches, Shortcuts};
+pub use shortcuts::{Lookup, NoCaches, Shortcuts};
 
 use caches::each;
 

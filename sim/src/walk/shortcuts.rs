@@ -2,76 +2,12 @@
 
 use super::WalkCacheConfig;
 use super::caches::LEVELS;
-use crate::cache::replacement::Lru;
-use crate::cache::{Cached, Key, LruSets, SetAssoc, Tag};
+use crate::cache::{Cache, Cached, Key, Tag};
 use crate::events::PageSize;
 use crate::table::{Leaf, NodeId, NodeRef, RadixTable, entry_span};
 
 /// Stage 2 is one table.
 const PARENT: Tag = Tag(0);
-
-/// An LRU cache.
-pub trait LruCache<V>: Clone + std::fmt::Debug {
-    /// A cache of `entries` in sets of `ways`.
-    fn new(entries: usize, ways: usize) -> Self;
-    /// True if an entry of this page size is present.
-    fn holds(&self, size: PageSize) -> bool;
-    /// Looks `key` up.
-    fn get(&mut self, key: Key) -> Option<V>;
-    /// Inserts or overwrites `key`.
-    fn insert(&mut self, key: Key, value: V);
-    /// Removes the entries of `tag` that overlap `[start, end)`.
-    fn remove_range(&mut self, tag: Tag, start: u64, end: u64);
-    /// Removes the entries for which `f` holds.
-    fn remove_if(&mut self, f: impl Fn(Key) -> bool);
-    /// Calls `f` for every entry.
-    fn for_each(&self, f: impl FnMut(Key, V));
-}
-
-/// Both kinds of cache have these methods under the same names.
-macro_rules! lru_cache {
-    ($cache:ty, [$($generics:tt)*], $new:expr) => {
-        impl<V: Copy + Default + std::fmt::Debug, $($generics)*> LruCache<V> for $cache {
-            fn new(entries: usize, ways: usize) -> Self {
-                let new: fn(usize, usize) -> Self = $new;
-                new(entries, ways)
-            }
-
-            #[inline(always)]
-            fn holds(&self, size: PageSize) -> bool {
-                self.holds(size)
-            }
-
-            #[inline(always)]
-            fn get(&mut self, key: Key) -> Option<V> {
-                self.get(key)
-            }
-
-            #[inline(always)]
-            fn insert(&mut self, key: Key, value: V) {
-                self.insert(key, value);
-            }
-
-            fn remove_range(&mut self, tag: Tag, start: u64, end: u64) {
-                self.remove_range(tag, start, end);
-            }
-
-            fn remove_if(&mut self, f: impl Fn(Key) -> bool) {
-                self.remove_if(f);
-            }
-
-            fn for_each(&self, f: impl FnMut(Key, V)) {
-                self.for_each(f);
-            }
-        }
-    };
-}
-
-lru_cache!(LruSets<V, W>, [const W: usize], |entries, ways| {
-    debug_assert_eq!(ways, W);
-    LruSets::new(entries)
-});
-lru_cache!(SetAssoc<Lru, V>, [], |entries, ways| SetAssoc::new(entries, ways, &(), 0));
 
 /// What a walk asks its caches.
 pub trait Lookup {
@@ -140,7 +76,7 @@ fn pointer_key(tag: Tag, level: u32, addr: u64) -> Key {
 }
 
 #[inline(always)]
-fn deepest<N: LruCache<NodeRef>>(
+fn deepest<N: Cache<NodeRef>>(
     caches: &mut [Option<N>; LEVELS],
     table: &RadixTable,
     tag: Tag,
@@ -158,17 +94,22 @@ fn deepest<N: LruCache<NodeRef>>(
     None
 }
 
-impl<N: LruCache<NodeRef>, L: LruCache<Cached>> Shortcuts<N, L> {
-    /// Caches of these sizes.
+impl<N: Cache<NodeRef>, L: Cache<Cached>> Shortcuts<N, L> {
+    /// Caches of these sizes, each made by `pointers` or `leaves` if it has any
+    /// entries.
     pub(super) fn new(
         stage1: [WalkCacheConfig; LEVELS],
         stage2: [WalkCacheConfig; LEVELS],
         nested: WalkCacheConfig,
+        pointers: impl Fn(WalkCacheConfig) -> N,
+        leaves: impl Fn(WalkCacheConfig) -> L,
     ) -> Self {
-        fn build<V, C: LruCache<V>>(c: WalkCacheConfig) -> Option<C> {
-            (c.entries > 0).then(|| C::new(c.entries as usize, c.ways as usize))
+        let pointers = |c: WalkCacheConfig| (c.entries > 0).then(|| pointers(c));
+        Shortcuts {
+            stage1: stage1.map(pointers),
+            stage2: stage2.map(pointers),
+            nested: (nested.entries > 0).then(|| leaves(nested)),
         }
-        Shortcuts { stage1: stage1.map(build), stage2: stage2.map(build), nested: build(nested) }
     }
 
     /// Calls `f(gpa, leaf)` for every entry of the nested cache.
@@ -181,7 +122,7 @@ impl<N: LruCache<NodeRef>, L: LruCache<Cached>> Shortcuts<N, L> {
     }
 }
 
-impl<N: LruCache<NodeRef>, L: LruCache<Cached>> Lookup for Shortcuts<N, L> {
+impl<N: Cache<NodeRef>, L: Cache<Cached>> Lookup for Shortcuts<N, L> {
     #[inline(always)]
     fn stage1(&mut self, table: &RadixTable, tag: Tag, addr: u64) -> Option<(NodeId, u32)> {
         deepest(&mut self.stage1, table, tag, addr)

@@ -2,6 +2,7 @@
 
 use super::order::Order;
 use super::{NoConfig, Replacement, Shape};
+use crate::cache::{SetAssoc, Value};
 
 /// First in, first out, but an entry that was referenced since it was last
 /// considered is moved to the young end instead of being evicted.
@@ -19,6 +20,11 @@ pub struct Clock {
 
 impl Replacement for Clock {
     type Config = NoConfig;
+    type Full<V: Value> = SetAssoc<Self, V>;
+
+    fn full<V: Value>(entries: usize, config: &NoConfig, seed: u64) -> SetAssoc<Self, V> {
+        SetAssoc::new(entries, entries, config, seed)
+    }
 
     fn new(shape: Shape, _: &NoConfig, _seed: u64) -> Clock {
         Clock {

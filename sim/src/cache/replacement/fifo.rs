@@ -2,6 +2,7 @@
 
 use super::order::Order;
 use super::{NoConfig, Replacement, Shape};
+use crate::cache::{SetAssoc, Value};
 
 /// Evicts the entry that was filled first, whatever its references.
 #[derive(Clone, Debug)]
@@ -11,6 +12,11 @@ pub struct Fifo {
 
 impl Replacement for Fifo {
     type Config = NoConfig;
+    type Full<V: Value> = SetAssoc<Self, V>;
+
+    fn full<V: Value>(entries: usize, config: &NoConfig, seed: u64) -> SetAssoc<Self, V> {
+        SetAssoc::new(entries, entries, config, seed)
+    }
 
     fn new(shape: Shape, _: &NoConfig, _seed: u64) -> Fifo {
         Fifo { order: Order::new(shape) }

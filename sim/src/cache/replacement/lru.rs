@@ -2,6 +2,7 @@
 
 use super::order::Order;
 use super::{NoConfig, Replacement, Shape};
+use crate::cache::{FullLru, Value};
 
 /// Evicts the entry whose last reference is longest ago.
 #[derive(Clone, Debug)]
@@ -11,6 +12,11 @@ pub struct Lru {
 
 impl Replacement for Lru {
     type Config = NoConfig;
+    type Full<V: Value> = FullLru<V>;
+
+    fn full<V: Value>(entries: usize, _: &NoConfig, _seed: u64) -> FullLru<V> {
+        FullLru::new(entries)
+    }
 
     fn new(shape: Shape, _: &NoConfig, _seed: u64) -> Lru {
         Lru { order: Order::new(shape) }

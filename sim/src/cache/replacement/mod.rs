@@ -7,6 +7,8 @@ mod order;
 mod plru;
 mod random;
 
+use super::{Associative, Value};
+
 pub use clock::Clock;
 pub use fifo::Fifo;
 pub use lru::Lru;
@@ -28,9 +30,15 @@ pub struct Shape {
 /// order of the accesses. It fills free ways without asking for a victim, and
 /// calls [`Replacement::victim`] only on a set without free ways; the way
 /// returned is then filled.
-pub trait Replacement: Send {
+pub trait Replacement: Clone + std::fmt::Debug + Send {
     /// Settings of the policy, part of the configuration file.
-    type Config: Clone + Default + Send;
+    type Config: Clone + Default + std::fmt::Debug + Send;
+
+    /// The cache that serves this policy best when there is one set.
+    type Full<V: Value>: Associative<V>;
+
+    /// Such a cache.
+    fn full<V: Value>(entries: usize, config: &Self::Config, seed: u64) -> Self::Full<V>;
 
     /// A policy for a cache of this shape. `seed` feeds random choices.
     fn new(shape: Shape, config: &Self::Config, seed: u64) -> Self;

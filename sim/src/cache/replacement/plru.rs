@@ -1,6 +1,7 @@
 //! Tree pseudo-LRU.
 
 use super::{NoConfig, Replacement, Shape};
+use crate::cache::{SetAssoc, Value};
 
 /// A binary tree per set whose bits point away from recent references.
 ///
@@ -31,6 +32,11 @@ impl Plru {
 
 impl Replacement for Plru {
     type Config = NoConfig;
+    type Full<V: Value> = SetAssoc<Self, V>;
+
+    fn full<V: Value>(entries: usize, config: &NoConfig, seed: u64) -> SetAssoc<Self, V> {
+        SetAssoc::new(entries, entries, config, seed)
+    }
 
     fn new(shape: Shape, _: &NoConfig, _seed: u64) -> Plru {
         let leaves = shape.ways.next_power_of_two();

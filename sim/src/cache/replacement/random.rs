@@ -4,6 +4,7 @@ use rand::Rng;
 use rand_pcg::Pcg64;
 
 use super::{NoConfig, Replacement, Shape};
+use crate::cache::{SetAssoc, Value};
 
 /// Evicts a way chosen uniformly with a seeded `Pcg64` (value-stable).
 #[derive(Clone, Debug)]
@@ -14,6 +15,11 @@ pub struct Random {
 
 impl Replacement for Random {
     type Config = NoConfig;
+    type Full<V: Value> = SetAssoc<Self, V>;
+
+    fn full<V: Value>(entries: usize, config: &NoConfig, seed: u64) -> SetAssoc<Self, V> {
+        SetAssoc::new(entries, entries, config, seed)
+    }
 
     fn new(shape: Shape, _: &NoConfig, seed: u64) -> Random {
         // 0xa02bdbf7bb3c0a7 is Pcg64's documented default stream.
