@@ -170,16 +170,17 @@ impl<V: Value> Cache<V> for FullLru<V> {
         debug_assert!(self.find(key).is_none());
         let victim = self.slots[self.end() as usize].front;
         let old = self.slots[victim as usize].key;
-        if old != Key::FREE {
+        if old == Key::FREE {
+            self.by_size.add(key);
+        } else {
             self.unchain(old, victim);
-            self.by_size.remove(old);
+            self.by_size.replace(old, key);
         }
         self.make_latest(victim);
         let bucket = self.bucket(key);
         let next = std::mem::replace(&mut self.heads[bucket], victim);
         let slot = &mut self.slots[victim as usize];
         (slot.key, slot.value, slot.next) = (key, value, next);
-        self.by_size.add(key);
         (old != Key::FREE).then_some(old)
     }
 

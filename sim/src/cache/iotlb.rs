@@ -324,7 +324,7 @@ impl<S: Store> Iotlb<S> {
                 if let Some(reference) = &mut self.reference
                     && reference.get(key).is_none()
                 {
-                    reference.insert(key, entry);
+                    reference.insert_absent(key, entry);
                 }
                 return Some(entry.out() | addr & (size.bytes() - 1));
             }
@@ -341,7 +341,10 @@ impl<S: Store> Iotlb<S> {
             None => false,
             Some(reference) => {
                 let held = reference.get(key).is_some();
-                reference.insert(key, value);
+                match held {
+                    true => reference.insert(key, value),
+                    false => reference.insert_absent(key, value),
+                };
                 held
             }
         };

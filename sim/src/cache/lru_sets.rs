@@ -136,11 +136,11 @@ impl<V: Value, const W: usize> Cache<V> for LruSets<V, W> {
         if old == key {
             return None;
         }
-        self.by_size.add(key);
         if old == Key::FREE {
+            self.by_size.add(key);
             return None;
         }
-        self.by_size.remove(old);
+        self.by_size.replace(old, key);
         Some(old)
     }
 

@@ -140,17 +140,17 @@ impl<P: Replacement, V: Value> Cache<V> for SetAssoc<P, V> {
                 if let Some(index) = &mut self.index {
                     index.remove(old, slot);
                 }
-                self.by_size.remove(old);
+                self.by_size.replace(old, key);
                 (slot, Some(old))
             }
             free => {
                 self.free_head[set] = self.free_next[free as usize];
+                self.by_size.add(key);
                 (free as usize, None)
             }
         };
         self.keys[slot] = key;
         self.values[slot] = value;
-        self.by_size.add(key);
         if let Some(index) = &mut self.index {
             index.insert(key, slot);
         }

@@ -48,6 +48,15 @@ impl SizeCounts {
         }
     }
 
+    /// An entry took the place of another: mostly of one of its own size.
+    #[inline(always)]
+    pub(super) fn replace(&mut self, old: Key, new: Key) {
+        if old.size_index() != new.size_index() {
+            self.remove(old);
+            self.add(new);
+        }
+    }
+
     /// Sizes of which there is an entry.
     #[inline(always)]
     pub fn present(&self) -> Sizes {
