@@ -3,6 +3,9 @@
 use super::Key;
 use crate::events::PageSize;
 
+const BY_BIT: [PageSize; 4] =
+    [PageSize::Size4K, PageSize::Size2M, PageSize::Size1G, PageSize::Size1G];
+
 /// A set of page sizes; iterates smallest first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes(u8);
@@ -12,12 +15,11 @@ impl Iterator for Sizes {
 
     #[inline(always)]
     fn next(&mut self) -> Option<PageSize> {
-        let size = match self.0.trailing_zeros() {
-            0 => PageSize::Size4K,
-            1 => PageSize::Size2M,
-            2 => PageSize::Size1G,
-            _ => return None,
-        };
+        if self.0 == 0 {
+            return None;
+        }
+        // Masked: no bounds to check. There is no fourth size.
+        let size = BY_BIT[self.0.trailing_zeros() as usize & 3];
         self.0 &= self.0 - 1;
         Some(size)
     }

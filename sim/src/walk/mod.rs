@@ -77,6 +77,9 @@ pub enum SavedBy {
     Nested,
 }
 
+/// A bare stage: identity in the largest size.
+const BARE: Leaf = Leaf { out: 0, size: PageSize::Size1G, perm: Perm::RW };
+
 impl Stages<'_> {
     /// Walks for an access to `addr` that needs `needed` (none: presence is
     /// enough). Order of checks, top first: the parent translates each table
@@ -93,6 +96,12 @@ impl Stages<'_> {
         caches: &mut WalkCaches,
         seen: &mut impl Observer,
     ) -> Result<Translation, Fault> {
+        if self.child.is_none() && self.parent.is_none() {
+            // Both stages bare: nothing to read, nothing to refuse.
+            seen.parent_done();
+            let Leaf { size, perm, .. } = BARE;
+            return Ok(Translation { out: addr, size, perm });
+        }
         each!(caches, c => self.walk_with(addr, needed, c, seen))
     }
 
@@ -175,10 +184,9 @@ impl Stages<'_> {
         match self.parent {
             Some(parent) => self.translate(parent, gpa, caches, seen),
             None => {
-                // Both stages bare, or a shadow: identity in the largest size.
+                // A shadow, or a bare stage 2.
                 seen.parent_done();
-                let size = PageSize::Size1G;
-                Some(Leaf { out: gpa & !(size.bytes() - 1), size, perm: Perm::RW })
+                Some(Leaf { out: gpa & !(BARE.size.bytes() - 1), ..BARE })
             }
         }
     }
