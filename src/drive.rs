@@ -2,22 +2,17 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
 
 use anyhow::{Context, Result};
 use ioasim_sim::config::Config;
 use ioasim_sim::events::Chunk;
-use ioasim_sim::replay::Replay;
+use ioasim_sim::replay::{Replay, ReplayError};
 use ioasim_sim::results::RunResult;
 use ioasim_traces::file::TraceReader;
-use rayon::prelude::*;
 
 use crate::Interrupted;
+use crate::fan_out::FanOut;
 use crate::progress::{Progress, interrupted};
-
-/// Chunks that every replay gets at a time: enough that waiting for the
-/// slowest at the end of each round costs little.
-const ROUND: usize = 4;
 
 /// Opens a trace; `sample` is the embedded one.
 ///
@@ -43,56 +38,51 @@ pub fn replay_all(
     quiet: bool,
 ) -> Result<Vec<RunResult>> {
     let info = reader.info();
-    let mut replays: Vec<Replay> = configs.iter().map(|c| Replay::new(c, &info, verify)).collect();
+    let replays = FanOut::new(configs.iter().map(|c| Replay::new(c, &info, verify)));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if threads == 0 { cores } else { threads }.clamp(1, configs.len().max(1));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
     let mut progress = Progress::new(quiet, "replay", "events", info.events);
-    std::thread::scope(|scope| -> Result<()> {
-        // The trace is decoded on the reader's thread; this one only groups.
-        let (send, rounds) = sync_channel::<Result<Vec<Arc<Chunk>>, _>>(1);
-        scope.spawn(move || {
-            let mut round = Vec::with_capacity(ROUND);
-            for chunk in reader.chunks() {
-                match chunk {
-                    Ok(chunk) => round.push(chunk),
-                    Err(e) => {
-                        let _ = send.send(Err(e));
-                        return;
-                    }
-                }
-                if round.len() == ROUND
-                    && send
-                        .send(Ok(std::mem::replace(&mut round, Vec::with_capacity(ROUND))))
-                        .is_err()
-                {
-                    return;
-                }
-            }
-            let _ = send.send(Ok(round));
-        });
-        let mut done = 0;
-        for round in rounds {
-            let round = round?;
-            if interrupted() {
-                return Err(Interrupted.into());
-            }
-            pool.install(|| {
-                replays
-                    .par_iter_mut()
-                    .with_max_len(1)
-                    .try_for_each(|r| round.iter().try_for_each(|chunk| r.run(chunk)))
-            })?;
-            done += round.iter().map(|c| c.len() as u64).sum::<u64>();
-            progress.at(done);
+    // The trace is decoded on the reader's thread; this one hands it out.
+    pool.in_place_scope(|scope| -> Result<()> {
+        for _ in 0..threads {
+            scope.spawn(|_| {
+                replays.work(|replay: &mut Replay, chunk: &Arc<Chunk>| replay.run(chunk))
+            });
         }
-        Ok(())
+        let fed = feed(reader, &replays, &mut progress);
+        replays.end();
+        fed
     })?;
     progress.finish();
+    let replays = replays.finish()?;
     let mut runs: Vec<RunResult> =
         replays.into_iter().map(Replay::finish).collect::<Result<_, _>>()?;
     for run in &mut runs {
         tell_what_is_made_up(reader, run);
     }
     Ok(runs)
+}
+
+/// Hands the trace's chunks to all replays, until one fails.
+fn feed(
+    reader: &TraceReader,
+    replays: &FanOut<Replay, Arc<Chunk>, ReplayError>,
+    progress: &mut Progress,
+) -> Result<()> {
+    let mut done = 0;
+    for chunk in reader.chunks() {
+        let chunk = chunk?;
+        if interrupted() {
+            return Err(Interrupted.into());
+        }
+        done += chunk.len() as u64;
+        if !replays.push(chunk) {
+            break;
+        }
+        progress.at(done);
+    }
+    Ok(())
 }
 
 /// The replay takes a parent table in the trace for a recorded one; the trace

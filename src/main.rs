@@ -7,6 +7,7 @@ mod commands;
 mod configs;
 mod document;
 mod drive;
+mod fan_out;
 mod progress;
 
 use std::io::ErrorKind;
