@@ -33,7 +33,7 @@ pub const KEY_CHECKSUMS: &str = "ioasim.crc32";
 /// A row group is the unit that the writer holds in memory (72 bytes per
 /// event: 4.7 MB, two of them) and that SQL engines skip by its statistics
 /// and hand to threads. Smaller groups make dictionaries less useful and the
-/// footer larger; one page per column and group keeps decoding simple.
+/// footer larger.
 pub const ROW_GROUP_EVENTS: usize = 65_536;
 
 /// Row groups of [`ROW_GROUP_EVENTS`]; those after it are
@@ -128,11 +128,13 @@ pub fn writer_properties() -> Result<WriterProperties, ParquetError> {
         .set_created_by(concat!("ioasim-traces ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_compression(Compression::UNCOMPRESSED)
         .set_data_page_v2_compression_ratio_threshold(COMPRESSION_THRESHOLD)
-        // One page per column and small row group: a page index adds nothing.
+        // Few pages per column and row group: a page index adds nothing.
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_offset_index_disabled(true)
-        .set_data_page_row_count_limit(rows)
-        .set_data_page_size_limit(16 * rows)
+        // Unpacked pages of 128 KiB at most: beyond that, the C library's
+        // allocator asks the kernel for each (`M_MMAP_THRESHOLD`).
+        .set_data_page_row_count_limit(rows / 4)
+        .set_data_page_size_limit(4 * rows)
         .set_dictionary_page_size_limit(DICTIONARY_BYTES)
         .set_max_row_group_row_count(Some(rows * LARGE_GROUP_FACTOR));
     for (name, .., store) in COLUMNS {
