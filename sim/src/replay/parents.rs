@@ -5,7 +5,7 @@ use super::over_parent::OverParent;
 use super::spaces::{PARENT_SPACE, SpaceId};
 use crate::cache::{PageRange, Store, Tag};
 use crate::config::{Config, Nesting};
-use crate::events::{Event, PAGE_MASK, PAGE_SIZE};
+use crate::events::{Event, PAGE_MASK, PAGE_SIZE, Perm};
 use crate::parent_change::hardware::{self, FlushCounters, ParentRange};
 use crate::parent_change::pinning::{Account, Pinning};
 use crate::parent_change::{Change, ChangeKind, ChildId, Policy, Work};
@@ -334,6 +334,7 @@ impl<S: Store> Engine<S> {
                 let gpa = leaf.translate(iova);
                 if shadow.table().lookup(iova).is_none()
                     && let Some(host) = self.parent.lookup(gpa)
+                    && host.perm.and(leaf.perm) != Perm::NONE
                 {
                     f(iova, PAGE_SIZE, host.translate(gpa));
                 }
