@@ -35,6 +35,9 @@ pub struct RunProvenance {
     pub parent_layout: String,
     /// `true` if the parent table is in the recording.
     pub parent_recorded: bool,
+    /// Layout of the made-up host level below the parent; empty = two levels.
+    #[serde(default)]
+    pub host_layout: String,
     /// How recorded invalidations were used: `as-recorded`, or what was added
     /// or left out for the configured caching mode.
     pub invalidations: String,
@@ -406,6 +409,10 @@ pub struct Verify {
     pub reference_checks: u64,
     /// Translations outside the legal set.
     pub reference_mismatches: u64,
+    /// Fingerprint of all outputs, faults included, in order (FNV-1a of 64
+    /// bits, hexadecimal): equal for configurations that translate alike.
+    #[serde(default)]
+    pub outputs_fingerprint: String,
     /// Requests with a recorded hit/miss label that were compared (0 if the
     /// configuration does not claim the recording machine's IOTLB).
     pub hit_labels: u64,

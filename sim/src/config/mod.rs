@@ -71,12 +71,19 @@ pub struct Config {
     pub description: String,
     /// How child and parent are nested.
     pub nesting: Nesting,
+    /// Which levels of the tree the hardware walks as one stage, deepest
+    /// first; empty = two levels, as `nesting` says.
+    pub stages: Vec<Vec<String>>,
+    /// Stages that the hardware can walk.
+    pub hardware_stages: u64,
     /// Seed of everything random.
     pub seed: u64,
     /// Stage 1.
     pub child: ChildConfig,
     /// Stage 2.
     pub parent: ParentConfig,
+    /// The lowest of three levels.
+    pub host: HostConfig,
     /// Shadow synchronisation (software nesting).
     pub sync: SyncConfig,
     /// The guest's driver.
@@ -186,6 +193,16 @@ pub struct ParentConfig {
     pub pinning: Pinning,
     /// Settings of `change = "epoch"`.
     pub epoch: EpochKeys,
+}
+
+/// The level below the parent, made up, if `stages` has three levels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostConfig {
+    /// Where the parent's output lies.
+    pub layout: Layout,
+    /// Levels of its table: 4 or 5.
+    pub levels: u32,
 }
 
 /// Settings of the parent-change policy `epoch`.

@@ -52,7 +52,7 @@ impl<S: Store> Engine<S> {
             Kind::Marker => self.look_at_shadows(number),
             Kind::ShadowMap | Kind::ShadowUnmap => {
                 if let Some(v) = &mut self.verifier {
-                    v.recorded_shadow_op(number, e);
+                    v.recorded_shadow_op(number, e, &self.parent);
                 }
             }
         }

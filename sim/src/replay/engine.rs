@@ -7,7 +7,7 @@ use super::exposure::Exposure;
 use super::inject::PendingNotify;
 use super::parents::Follower;
 use super::series::SeriesBuilder;
-use super::spaces::{PARENT_SPACE, Route, Spaces};
+use super::spaces::{PARENT_SPACE, Route, SpaceId, Spaces};
 use super::warm::GROUP;
 use super::{ReplayError, Run};
 use crate::cache::{Cached, Filled, Iotlb, Key, Store, Tag};
@@ -20,13 +20,16 @@ use crate::parent_change::Kind as ChangeKind;
 use crate::results::{Counters, DeviceCounters, RunProvenance, RunResult};
 use crate::shadow::ShadowOp;
 use crate::sync;
-use crate::table::{Leaf, PteWrites};
+use crate::table::{Leaf, PteWrites, RadixTable};
 use crate::verify::{Answer, Request, Verifier};
 use crate::walk::{Reads, Stages, WalkCaches};
 
 /// Misses whose causes are found together: their history is seldom in the
 /// processor's caches, and reads in a row overlap.
 const FILLED: usize = 256;
+
+/// Makes the host's layout differ from the parent's.
+const HOST_SEED: u64 = 0x6c30;
 
 /// One replay with an IOTLB of a known type.
 pub(super) struct Engine<S> {
@@ -81,6 +84,14 @@ impl<S: Store> Engine<S> {
         } else {
             Parent::with_layout(config.parent.layout, config.parent.levels, config.seed)
         };
+        let parent = match config.three_levels() {
+            Some(placement) => {
+                let (layout, levels) = (config.host.layout, config.host.levels);
+                let host = Parent::with_layout(layout, levels, config.seed ^ HOST_SEED);
+                parent.over(host, placement.merged(1))
+            }
+            None => parent,
+        };
         let software = config.nesting == Nesting::Software;
         let provenance = RunProvenance {
             parent_layout: if info.has_parent {
@@ -89,6 +100,10 @@ impl<S: Store> Engine<S> {
                 config.parent.layout.name().into()
             },
             parent_recorded: info.has_parent,
+            host_layout: match config.three_levels() {
+                Some(_) => config.host.layout.name().into(),
+                None => String::new(),
+            },
             invalidations: String::new(),
             invalidations_added: 0,
             invalidations_left_out: 0,
@@ -256,6 +271,24 @@ impl<S: Store> Engine<S> {
         Some(child.lookup(iova)?.translate(iova))
     }
 
+    /// The host level backs the table pages that a walk will read.
+    #[cold]
+    fn back_walked_pages(&mut self, id: SpaceId, addr: u64) {
+        let space = self.spaces.get(id);
+        let table = match &space.shadow {
+            Some(shadow) => Some(shadow.table()),
+            None => self.parent.table(),
+        };
+        let Some(table) = table.filter(|t| t.covers(addr)) else { return };
+        let (mut pages, mut next) = ([0; 5], Some(RadixTable::ROOT));
+        for level in (0..table.levels()).rev() {
+            let Some(node) = next else { break };
+            pages[level as usize] = table.node_addr(node);
+            next = table.read(node, level, addr).node();
+        }
+        pages.into_iter().filter(|p| *p != 0).for_each(|p| self.parent.ensure_host(p));
+    }
+
     /// The device asks again after its page request.
     #[cold]
     fn ask_again(&mut self, route: Route, addr: u64, needed: Perm, event: u64) -> Option<u64> {
@@ -269,13 +302,17 @@ impl<S: Store> Engine<S> {
             // The layout is made up on first use.
             self.parent.ensure(addr & !0xfff, 4096);
         }
+        if self.parent.is_over_walked_host() {
+            self.back_walked_pages(route.space, addr);
+        }
         let space = self.spaces.get(route.space);
         let (child, parent) = match self.config.nesting {
             Nesting::None => (None, self.parent.table()),
             Nesting::Hardware => (space.child.as_ref(), self.parent.table()),
-            Nesting::Software => match &space.shadow {
-                Some(shadow) => (Some(shadow.table()), None),
-                None => (None, self.parent.table()),
+            Nesting::Software => match (&space.shadow, self.parent.walked_host()) {
+                (Some(shadow), host) => (Some(shadow.table()), host),
+                (None, None) => (None, self.parent.table()),
+                (None, host) => (self.parent.table(), host),
             },
         };
         let stages = Stages { child, parent, child_tag: Tag(route.space.0) };

@@ -113,7 +113,8 @@ impl<S: Store> Engine<S> {
         self.parent_unmapped(number, e.time_ns);
         if let Some(v) = &mut self.verifier {
             let hosts = v.parent_unmap(e.addr, e.size);
-            v.nothing_leads_into(number, &hosts, &self.iotlb, &self.caches, &self.spaces);
+            let caches = (&self.iotlb, &self.caches);
+            v.nothing_leads_into(number, &hosts, caches, &self.spaces, &self.parent);
         }
     }
 
@@ -161,7 +162,13 @@ impl<S: Store> Engine<S> {
             Nesting::Software => {
                 if altered {
                     self.drop_pages(PARENT_SPACE, change.start, change.end);
-                    self.caches.invalidate_stage2();
+                    if self.parent.is_over_walked_host() {
+                        // The parent is the first stage of its own devices.
+                        let own = Tag(PARENT_SPACE.0);
+                        self.caches.invalidate_stage1(own, change.start, change.end);
+                    } else {
+                        self.caches.invalidate_stage2();
+                    }
                 }
                 self.with_follower(change.kind, |policy, shadows, work| {
                     policy.changed(change, shadows, work);
