@@ -11,7 +11,15 @@ use common::{Scratch, fails, ioasim, json, succeeds};
 fn traces(dir: &Scratch) -> Vec<PathBuf> {
     let made = dir.path("made.parquet");
     let mut generate = ioasim();
-    generate.args(["trace", "generate", "parent-change", "-w", "page-migration", "--children", "3"]);
+    generate.args([
+        "trace",
+        "generate",
+        "parent-change",
+        "-w",
+        "page-migration",
+        "--children",
+        "3",
+    ]);
     generate.args(["--entries", "64", "--dma", "4000", "--every", "100", "-o"]).arg(&made);
     succeeds(&mut generate);
     let mut all = vec![made];
@@ -60,10 +68,9 @@ fn every_placement_translates_alike() {
 #[test]
 fn hardware_that_cannot_is_named() {
     let error = fails(
-        ioasim().args(["compare", "sample", "-c", "hw-nested", "-o", "/nonexistent"]).args([
-            "--set",
-            "stages=[['l2'],['l1'],['l0']]",
-        ]),
+        ioasim()
+            .args(["compare", "sample", "-c", "hw-nested", "-o", "/nonexistent"])
+            .args(["--set", "stages=[['l2'],['l1'],['l0']]"]),
         1,
     );
     assert!(error.contains("needs 3 hardware stages"), "{error}");

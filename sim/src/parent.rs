@@ -354,7 +354,8 @@ fn take_page(next: &mut u64) -> u64 {
 /// Permutes a frame number: a seeded four-round Feistel network over the low
 /// bits, which is a bijection whatever the round function does.
 fn place(frame: u64, size: PageSize, seed: u64) -> u64 {
-    let bits = (PERMUTED_BITS - size.shift()).next_multiple_of(2);
+    // An even number, for two halves; outputs stay inside PERMUTED_BITS.
+    let bits = (PERMUTED_BITS - size.shift()) & !1;
     let half = bits / 2;
     let mask = (1u64 << half) - 1;
     let (mut left, mut right) = (frame >> half & mask, frame & mask);

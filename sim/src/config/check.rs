@@ -143,7 +143,8 @@ impl Config {
         }
         let Some(names) = level_names(&self.stages) else {
             if self.nesting == Nesting::Hardware && self.hardware_stages < 2 {
-                let limit = "this hardware walks one stage: use \"software\", or hardware_stages = 2";
+                let limit =
+                    "this hardware walks one stage: use \"software\", or hardware_stages = 2";
                 return refuse("nesting", "\"hardware\"".into(), limit.into());
             }
             return Ok(());

@@ -333,7 +333,8 @@ impl<S: Store> Engine<S> {
         if walked.is_err()
             && self.faults_fill
             && (self.lazy_fill(route.space, addr)
-                || self.page_request(route.space, addr, needed, event))
+                || self.policy.fills_on_fault()
+                    && self.page_request(route.space, addr, needed, event))
         {
             return self.ask_again(route, addr, needed, event);
         }
