@@ -20,7 +20,7 @@ fn traces(dir: &Scratch) -> Vec<PathBuf> {
         "--children",
         "3",
     ]);
-    generate.args(["--entries", "64", "--dma", "4000", "--every", "100", "-o"]).arg(&made);
+    generate.args(["--entries", "64", "--accesses", "4000", "--every", "100", "-o"]).arg(&made);
     succeeds(&mut generate);
     let mut all = vec![made];
     let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/traces/shadow-nvme-a");
@@ -67,11 +67,8 @@ fn every_placement_translates_alike() {
 
 #[test]
 fn hardware_that_cannot_is_named() {
-    let error = fails(
-        ioasim()
-            .args(["compare", "sample", "-c", "hw-nested", "-o", "/nonexistent"])
-            .args(["--set", "stages=[['l2'],['l1'],['l0']]"]),
-        1,
-    );
+    let mut compare = ioasim();
+    compare.args(["compare", "sample", "-c", "hw-nested", "-o", "/nonexistent"]);
+    let (_, _, error) = fails(compare.args(["--set", "stages=[['l2'],['l1'],['l0']]"]));
     assert!(error.contains("needs 3 hardware stages"), "{error}");
 }
