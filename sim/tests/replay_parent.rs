@@ -274,3 +274,54 @@ fn an_empty_root_does_not_close_an_exposure() {
         assert_eq!((e.unmaps, e.closed_later, e.events_max, e.stale_dma), (2, 1, 4, 1), "{policy}");
     }
 }
+
+/// A reset empties shadows, and what policies know of them goes with them.
+#[test]
+fn a_reset_empties_every_index() {
+    let flags = Flags::with_scope(Scope::Reset);
+    let reset = Event { flags, ..Event::new(Kind::Invalidate) };
+    let moved = [reset, parent(Kind::ParentUnmap, 0, 64), parent(Kind::ParentMap, 0, 64)];
+    let trace = before_and_after(&moved);
+    for policy in ["rmap", "rmap-interval", "rmap-linked"] {
+        let change = format!("parent.change={policy}");
+        // Nothing is shadowed until devices ask again.
+        let (_, c) = counters("sw-nested-demand", &[&change], &trace);
+        assert_eq!((c.entries_examined, c.mends), (0, 0), "{policy}");
+        // Everything is shadowed again at once.
+        let (_, c) = counters("sw-nested-invalidate", &[&change], &trace);
+        assert_eq!((c.mends, c.entries_changed), (64, 64), "{policy}");
+    }
+}
+
+/// Devices that use guest addresses themselves beside nested ones.
+#[test]
+fn devices_of_the_parent_follow_it_too() {
+    let dma = |out: u64| Event {
+        domain: DomainId::PARENT,
+        requester: Requester(99),
+        addr: 20 * PAGE_SIZE,
+        out,
+        flags: Flags::READ.with(Flags::OUT_KNOWN),
+        ..Event::new(Kind::Dma)
+    };
+    let old = (7 << 40) + 20 * PAGE_SIZE;
+    let steps = [
+        dma(old),
+        dma(old),
+        parent(Kind::ParentUnmap, 20, 1),
+        parent(Kind::ParentMap, 20, 1),
+        dma(1 << 40),
+    ];
+    let trace = before_and_after(&steps);
+    for preset in ["passthrough", "hw-nested"].into_iter().chain(SOFTWARE) {
+        let (result, verify) = verified(&config(preset, &["parent.change=rmap"]), &trace);
+        let known = verify.translations;
+        assert!(verify.passed() && known == 3, "{preset}: {known} {verify:#?}");
+        assert_eq!(result.counters.dma.faults, 0, "{preset}");
+    }
+    for stages in ["stages=[['l2','l1'],['l0']]", "stages=[['l2','l1','l0']]"] {
+        let settings = [stages, "parent.change=rmap"];
+        let (_, verify) = verified(&config("sw-nested-map", &settings), &trace);
+        assert!(verify.passed() && verify.translations == 3, "{stages}: {verify:#?}");
+    }
+}
