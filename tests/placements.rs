@@ -27,7 +27,8 @@ fn traces(dir: &Scratch) -> Vec<PathBuf> {
     if bundle.is_dir() {
         let (plain, over) = (dir.path("bundle.parquet"), dir.path("over.parquet"));
         let mut import = ioasim();
-        import.args(["trace", "import"]).arg(&bundle).arg("-o").arg(&plain);
+        let logs = std::fs::read_dir(&bundle).unwrap().map(|e| e.unwrap().path());
+        import.args(["trace", "import"]).args(logs).arg("-o").arg(&plain);
         succeeds(&mut import);
         let mut overlay = ioasim();
         overlay.args(["trace", "overlay", "-w", "balloon", "--every", "200", "-o"]);

@@ -398,4 +398,16 @@ mod tests {
         assert_eq!(pages, [0x7f_f000, 0x7f_e000, 0x7f_d000]);
         assert!(pages.iter().all(|p| parent.lookup(*p).is_some()));
     }
+
+    #[test]
+    fn table_pages_of_a_merged_parent_are_mapped_though_the_host_is_scattered() {
+        let host = Parent::with_layout(Layout::Scattered4K, 4, 1);
+        let mut parent = Parent::recorded(4).over(host, true);
+        parent.map(0, 0x4000_0000, 8 << 20, Perm::RW).unwrap();
+        parent.unmap(6 << 20, 2 << 20);
+        let page = parent.take_table_page();
+        assert_eq!(page, (6 << 20) - 4096);
+        let host = parent.lookup(page).map(|l| l.translate(page));
+        assert_eq!(host, parent.to_host(0x4000_0000 + page), "through both levels");
+    }
 }

@@ -325,3 +325,19 @@ fn devices_of_the_parent_follow_it_too() {
         assert!(verify.passed() && verify.translations == 3, "{stages}: {verify:#?}");
     }
 }
+
+/// What the guest has unmapped is in no index.
+#[test]
+fn an_unmap_of_the_child_leaves_nothing_to_mend() {
+    let unmap = Event { domain: DomainId(0), ..World::event(Kind::Unmap, 0, 10, 1) };
+    let trace = before_and_after(&[unmap, parent(Kind::ParentUnmap, 20, 1)]);
+    for policy in ["scan", "rmap", "rmap-interval", "rmap-linked"] {
+        let change = format!("parent.change={policy}");
+        let (result, verify) = verified(&config("sw-nested-map", &[&change]), &trace);
+        let c = result.counters.parent;
+        assert!(verify.passed(), "{policy}: {verify:#?}");
+        assert_eq!((c.mends, c.hardware_invalidations), (0, 0), "{policy}");
+        let examined = if policy == "scan" { 63 } else { 0 };
+        assert_eq!(c.entries_examined, examined, "{policy}");
+    }
+}
