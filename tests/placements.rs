@@ -27,8 +27,15 @@ fn traces(dir: &Scratch) -> Vec<PathBuf> {
     if bundle.is_dir() {
         let (plain, over) = (dir.path("bundle.parquet"), dir.path("over.parquet"));
         let mut import = ioasim();
-        let logs = std::fs::read_dir(&bundle).unwrap().map(|e| e.unwrap().path());
-        import.args(["trace", "import"]).args(logs).arg("-o").arg(&plain);
+        import.args(["trace", "import"]).arg("-o").arg(&plain);
+        for (option, log) in [
+            ("--host", "host.qemu.log.zst"),
+            ("--guest-ftrace", "guest.ftrace.txt.zst"),
+            ("--vmm", "vmm.qemu.log.zst"),
+            ("--hypervisor-ftrace", "hypervisor.ftrace.txt.zst"),
+        ] {
+            import.arg(option).arg(bundle.join(log));
+        }
         succeeds(&mut import);
         let mut overlay = ioasim();
         overlay.args(["trace", "overlay", "-w", "balloon", "--every", "200", "-o"]);

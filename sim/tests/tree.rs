@@ -157,6 +157,32 @@ fn three_levels_translate_alike_in_every_placement() {
     }
 }
 
+/// Once found by seed 612274: the nested cache kept the leaves of a destroyed
+/// second stage, and nobody told it of changes below.
+#[test]
+fn a_destroyed_second_stage_leaves_nothing_cached() {
+    let stages = [vec!["l2"], vec!["l1", "l0"]];
+    let placement = Placement::new(&["l0", "l1", "l2"], &stages, 2).unwrap();
+    let mut run = Run::new(placement, Family::IntelVtd, false);
+    run.create(None, false, true, 0, 0).unwrap();
+    run.create(Some(0), false, true, 0, 0).unwrap();
+    run.create(Some(1), true, true, 0, 0).unwrap();
+    let map = |node, page, out| Op::Map { node, page, out, pages: 1, perm: 3 };
+    for op in [
+        Op::Bind { node: 2 },
+        map(0, 0, 0),
+        map(1, 1024, 0),
+        map(2, 0, 1024),
+        Op::Request { node: 2, page: 0, write: false },
+        Op::Destroy { node: 2 },
+        Op::Destroy { node: 1 },
+        Op::Unmap { node: 0, page: 0, pages: 1 },
+    ] {
+        run.apply(&op).unwrap_or_else(|e| panic!("{op:?}: {e}"));
+    }
+    assert_eq!(run.coverage.translated, 1);
+}
+
 #[test]
 fn placements_are_checked() {
     let levels = ["l0", "l1", "l2"];

@@ -236,7 +236,7 @@ impl Tree {
 
     /// True if hardware walks this node as its second stage, or has: what it
     /// cached of the stage outlives the children that caused it.
-    fn nests(&self, id: NodeId) -> bool {
+    pub(super) fn nests(&self, id: NodeId) -> bool {
         let above = self.at(id).depth + 1;
         above < self.config.placement.depth() && !self.config.placement.merged(above)
     }

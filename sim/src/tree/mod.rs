@@ -302,6 +302,12 @@ impl Tree {
         let end = 1 << node.own.width();
         let parent = node.parent;
         self.effects.push(Effect::Input { node: id, start: 0, end });
+        if self.nests(id) {
+            // What hardware cached of it as its second stage outlives the
+            // children that caused it, and nobody tells the node any more of
+            // changes below.
+            self.effects.push(Effect::Parent { node: id, start: 0, end, hosts: None });
+        }
         self.nodes[id.0 as usize] = None;
         if let Some(parent) = parent {
             let parent = self.at_mut(parent);
