@@ -87,9 +87,99 @@ pub struct Parent {
     next_host_page: u64,
     /// Pages made up.
     pub synthesized: u64,
+    /// What lies below, in a tree of three levels.
+    host: Option<Host>,
+}
+
+/// The level below the parent, made up: the parent's output is its input.
+#[derive(Clone, Debug)]
+struct Host {
+    level: Box<Parent>,
+    /// The parent's own table, if `table` is its composition with the host's;
+    /// `None` = the two are not merged.
+    own: Option<RadixTable>,
 }
 
 impl Parent {
+    /// Lays this (still empty) parent over a made-up level. `merged`: what
+    /// children see as the parent's table is the composition of both;
+    /// otherwise the hardware walks the host's table as a stage of its own.
+    pub fn over(mut self, level: Parent, merged: bool) -> Parent {
+        let own = self.table.as_ref().filter(|_| merged).map(|t| t.levels());
+        let own = own.map(|n| RadixTable::new(n, Prune::Covered, &mut |_: u32, _: u64| 0));
+        self.host = Some(Host { level: Box::new(level), own });
+        self
+    }
+
+    /// The host's table, if the hardware walks it as a stage of its own.
+    #[inline]
+    pub fn walked_host(&self) -> Option<&RadixTable> {
+        self.host.as_ref().filter(|h| h.own.is_none())?.level.table()
+    }
+
+    /// True if the hardware walks a made-up host level as a stage of its own.
+    #[inline]
+    pub fn is_over_walked_host(&self) -> bool {
+        self.host.as_ref().is_some_and(|h| h.own.is_none())
+    }
+
+    /// Makes sure that the host backs a page of the parent's output.
+    pub fn ensure_host(&mut self, out: u64) {
+        if let Some(host) = &mut self.host {
+            host.level.ensure(out & !0xfff, 4096);
+        }
+    }
+
+    /// Where an output of the parent's own table lies in the host at last.
+    pub fn to_host(&self, out: u64) -> Option<u64> {
+        match &self.host {
+            None => Some(out),
+            Some(host) => host.level.lookup(out).map(|l| l.translate(out)),
+        }
+    }
+
+    /// The parts of a range of the parent's own output, as they lie in the
+    /// host at last.
+    pub fn ranges_to_host(&self, (start, end): (u64, u64)) -> Vec<(u64, u64)> {
+        let Some(host) = &self.host else { return vec![(start, end)] };
+        let mut found = Vec::new();
+        let mut at = start;
+        while at < end {
+            let Some(leaf) = host.level.lookup(at) else {
+                at = (at | 0xfff).saturating_add(1);
+                continue;
+            };
+            let out = leaf.translate(at);
+            let len = (leaf.size.bytes() - (at & (leaf.size.bytes() - 1))).min(end - at);
+            found.push((out, out + len));
+            at += len;
+        }
+        found
+    }
+
+    /// An output of the parent's own table, as shadows and the walked table
+    /// hold it.
+    pub fn to_effective(&self, out: u64) -> Option<u64> {
+        match &self.host {
+            Some(Host { own: Some(_), .. }) => self.to_host(out),
+            _ => Some(out),
+        }
+    }
+
+    /// What all levels below a child make of `gpa`: [`Parent::lookup`] and, if
+    /// the host's level is not part of that, the host.
+    pub fn final_leaf(&self, gpa: u64) -> Option<Leaf> {
+        let leaf = self.lookup(gpa)?;
+        match &self.host {
+            Some(Host { own: None, level }) => {
+                let host = level.lookup(leaf.translate(gpa))?;
+                let out = host.translate(leaf.translate(gpa)) & !0xfff;
+                Some(Leaf { out, size: PageSize::Size4K, perm: leaf.perm.and(host.perm) })
+            }
+            _ => Some(leaf),
+        }
+    }
+
     /// A parent that recorded events fill.
     pub fn recorded(levels: u32) -> Parent {
         let mut parent = Parent::bare();
@@ -114,6 +204,7 @@ impl Parent {
             next_table_page: TABLE_PAGES_AT,
             next_host_page: 1 << 45,
             synthesized: 0,
+            host: None,
         }
     }
 
@@ -149,15 +240,13 @@ impl Parent {
     }
 
     fn make_up(&mut self, gpa: u64, len: u64) {
-        let (Some(size), Some(table)) = (self.layout, &mut self.table) else { return };
+        let Some(size) = self.layout else { return };
         let mut at = gpa & !(size.bytes() - 1);
         let end = gpa.saturating_add(len);
-        while at < end && table.covers(at) {
-            if table.lookup(at).is_none() {
+        while at < end && self.table.as_ref().is_some_and(|t| t.covers(at)) {
+            if self.lookup(at).is_none() {
                 let out = place(at >> size.shift(), size, self.seed) << size.shift();
-                let next = &mut self.next_host_page;
-                let mapped =
-                    table.map(at, out, size.bytes(), Perm::RW, size, &mut |_, _| take_page(next));
+                let mapped = self.put(at, out, size.bytes(), Perm::RW, size);
                 debug_assert!(mapped.is_ok(), "covered");
                 self.synthesized += 1;
             }
@@ -165,19 +254,60 @@ impl Parent {
         }
     }
 
+    /// Bytes of the pages made up.
+    pub fn synthesized_bytes(&self) -> u64 {
+        self.layout.map_or(0, |size| self.synthesized * size.bytes())
+    }
+
     /// A recorded parent map.
     ///
     /// # Errors
     /// Beyond the table's width.
     pub fn map(&mut self, gpa: u64, hpa: u64, len: u64, perm: Perm) -> Result<(), TableError> {
+        self.put(gpa, hpa, len, perm, PageSize::Size1G)
+    }
+
+    fn put(
+        &mut self,
+        gpa: u64,
+        out: u64,
+        len: u64,
+        perm: Perm,
+        largest: PageSize,
+    ) -> Result<(), TableError> {
         let Some(table) = &mut self.table else { return Ok(()) };
         let next = &mut self.next_host_page;
-        table.map(gpa, hpa, len, perm, PageSize::Size1G, &mut |_, _| take_page(next)).map(|_| ())
+        let mut place = |_: u32, _: u64| take_page(next);
+        if let Some(host) = &mut self.host {
+            host.level.ensure(out, len);
+            if let Some(own) = &mut host.own {
+                own.map(gpa, out, len, perm, largest, &mut |_: u32, _: u64| 0)?;
+                // What was there goes, also where the host has nothing.
+                table.unmap(gpa, len, &mut place);
+                let mut done = 0;
+                while done < len {
+                    let Some(leaf) = host.level.lookup(out + done) else {
+                        done += 4096;
+                        continue;
+                    };
+                    let to = leaf.translate(out + done);
+                    let piece =
+                        (leaf.size.bytes() - (to & (leaf.size.bytes() - 1))).min(len - done);
+                    table.map(gpa + done, to, piece, perm, largest, &mut place)?;
+                    done += piece;
+                }
+                return Ok(());
+            }
+        }
+        table.map(gpa, out, len, perm, largest, &mut place).map(|_| ())
     }
 
     /// A recorded parent unmap; returns the bytes that were mapped.
     pub fn unmap(&mut self, gpa: u64, len: u64) -> u64 {
         let Some(table) = &mut self.table else { return 0 };
+        if let Some(Host { own: Some(own), .. }) = &mut self.host {
+            own.unmap(gpa, len, &mut |_: u32, _: u64| 0);
+        }
         let next = &mut self.next_host_page;
         table.unmap(gpa, len, &mut |_, _| take_page(next))
     }
@@ -186,8 +316,9 @@ impl Parent {
     /// where the guest keeps them: in a made-up layout they are consecutive,
     /// in a recorded parent they lie in what is mapped, from the top.
     pub fn take_table_page(&mut self) -> u64 {
+        let own = self.host.as_ref().and_then(|h| h.own.as_ref());
         if self.layout.is_none()
-            && let Some(table) = &self.table
+            && let Some(table) = own.or(self.table.as_ref())
         {
             // A mapped page: the last one below the previous.
             let limit = if self.next_table_page == TABLE_PAGES_AT {
@@ -223,7 +354,8 @@ fn take_page(next: &mut u64) -> u64 {
 /// Permutes a frame number: a seeded four-round Feistel network over the low
 /// bits, which is a bijection whatever the round function does.
 fn place(frame: u64, size: PageSize, seed: u64) -> u64 {
-    let bits = (PERMUTED_BITS - size.shift()).next_multiple_of(2);
+    // An even number, for two halves; outputs stay inside PERMUTED_BITS.
+    let bits = (PERMUTED_BITS - size.shift()) & !1;
     let half = bits / 2;
     let mask = (1u64 << half) - 1;
     let (mut left, mut right) = (frame >> half & mask, frame & mask);
@@ -265,5 +397,17 @@ mod tests {
         let pages: Vec<u64> = (0..3).map(|_| parent.take_table_page()).collect();
         assert_eq!(pages, [0x7f_f000, 0x7f_e000, 0x7f_d000]);
         assert!(pages.iter().all(|p| parent.lookup(*p).is_some()));
+    }
+
+    #[test]
+    fn table_pages_of_a_merged_parent_are_mapped_though_the_host_is_scattered() {
+        let host = Parent::with_layout(Layout::Scattered4K, 4, 1);
+        let mut parent = Parent::recorded(4).over(host, true);
+        parent.map(0, 0x4000_0000, 8 << 20, Perm::RW).unwrap();
+        parent.unmap(6 << 20, 2 << 20);
+        let page = parent.take_table_page();
+        assert_eq!(page, (6 << 20) - 4096);
+        let host = parent.lookup(page).map(|l| l.translate(page));
+        assert_eq!(host, parent.to_host(0x4000_0000 + page), "through both levels");
     }
 }

@@ -68,6 +68,32 @@ fn presets_differ_where_their_names_say() {
 }
 
 #[test]
+fn stages_must_suit_the_hardware_and_the_nesting() {
+    let three = "stages=[['l2','l1'],['l0']]";
+    let placement = preset("sw-nested-map", &[three]).unwrap().three_levels().unwrap();
+    assert!(placement.merged(2) && !placement.merged(1));
+    let two = preset("hw-nested", &["stages=[['l1'],['l0']]"]).unwrap();
+    assert!(two.three_levels().is_none());
+    for (name, settings, words) in [
+        ("hw-nested", &[three][..], &["stages", "merges l2 with l1", "software"][..]),
+        ("sw-nested-map", &["stages=[['l2'],['l1','l0']]"], &["does not merge", "hardware"]),
+        ("hw-nested", &["stages=[['l2'],['l1'],['l0']]"], &["3 hardware stages", "merge adjacent"]),
+        ("sw-nested-map", &[three, "hardware_stages=1"], &["2 hardware stages", "at most 1"]),
+        ("hw-nested", &["hardware_stages=1"], &["nesting", "one stage"]),
+        ("hw-nested", &["hardware_stages=3"], &["hardware_stages", "1 to 2"]),
+        ("sw-nested-map", &["stages=[['l2','l0'],['l1']]"], &["directly below"]),
+        ("sw-nested-map", &["stages=[['l2','l1']]"], &["no stage contains", "l0"]),
+        ("sw-nested-map", &["stages=[['l9','l1']]"], &["l9"]),
+        ("passthrough", &["stages=[['l1'],['l0']]"], &["nesting = \"hardware\""]),
+        ("sw-nested-map", &[three, "host.layout=identity"], &["host.layout", "4k-scattered"]),
+        ("sw-nested-map", &[three, "host.levels=3"], &["host.levels", "4 or 5"]),
+        ("sw-nested-map", &[three, "report.exposure=true"], &["report.exposure", "merge l0"]),
+    ] {
+        refused(preset(name, settings), words);
+    }
+}
+
+#[test]
 fn unknown_names_are_refused_with_the_nearest() {
     refused(preset("hw-nestd", &[]), &["hw-nestd", "did you mean `hw-nested`"]);
     refused(preset("nonsense-xyzzy", &[]), &["nonsense-xyzzy", "preset list"]);

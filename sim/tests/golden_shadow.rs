@@ -157,7 +157,13 @@ fn golden_shadows_of_every_policy_pair() {
     let cases = &cases();
     // One thread per sync policy: the pairs are independent.
     std::thread::scope(|scope| {
-        for sync in [Sync::MapUnmap, Sync::InvalidateRange, Sync::InvalidateFull] {
+        for sync in [
+            Sync::MapUnmap,
+            Sync::InvalidateRange,
+            Sync::InvalidateFull,
+            Sync::WriteProtect,
+            Sync::Demand,
+        ] {
             scope.spawn(move || ChangePolicy::ALL.iter().for_each(|c| run_all(cases, sync, *c)));
         }
     });

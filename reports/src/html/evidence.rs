@@ -124,6 +124,13 @@ fn assumed(document: &Document, runs: &[Named<'_>]) -> Vec<String> {
                 clean(&p.parent_layout)
             )
         };
+        let text = match p.host_layout.as_str() {
+            "" => text,
+            host => format!(
+                "{text}; below it lies a host level that is assumed, with layout \u{201c}{}\u{201d}",
+                clean(host)
+            ),
+        };
         match parents.iter_mut().find(|(t, _)| *t == text) {
             Some((_, names)) => names.push(&r.name),
             None => parents.push((text, vec![&r.name])),

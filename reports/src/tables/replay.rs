@@ -127,6 +127,9 @@ fn provenance(out: &mut String, run: &ioasim_sim::results::RunResult) {
     out.push('\n');
     let parent = if p.parent_recorded { "as recorded" } else { "assumed" };
     paragraph(out, &format!("Parent table: {parent} (layout {}).", p.parent_layout), 2);
+    if !p.host_layout.is_empty() {
+        paragraph(out, &format!("Host level below it: assumed (layout {}).", p.host_layout), 2);
+    }
     if !p.invalidations.is_empty() {
         paragraph(
             out,

@@ -4,7 +4,9 @@ use super::{
     Config, ConfigError, InvalidationEncoding, Levels, Nesting, Ownership, PageMatch,
     ReplacementKind,
 };
+use crate::parent::Layout;
 use crate::sync;
+use crate::tree::{MAX_STAGES, Placement};
 use crate::walk::WalkCacheConfig;
 
 /// Limits of configuration values.
@@ -16,6 +18,17 @@ pub mod limits {
     /// Most commands per trap: the entries of VT-d's largest invalidation
     /// queue (2^7 pages of 256 descriptors).
     pub const COMMANDS_PER_TRAP: u64 = 1 << 15;
+}
+
+/// Names of the levels that `stages` speaks of, root first; `None` if it is
+/// empty.
+fn level_names(stages: &[Vec<String>]) -> Option<&'static [&'static str]> {
+    let three = stages.iter().flatten().any(|name| name == "l2");
+    match stages {
+        [] => None,
+        _ if three => Some(&["l0", "l1", "l2"]),
+        _ => Some(&["l0", "l1"]),
+    }
 }
 
 impl Config {
@@ -68,6 +81,7 @@ impl Config {
             let value = format!("{:?}", self.guest.invalidation.name());
             return refuse("guest.invalidation", value, limit.into());
         }
+        self.check_stages()?;
         let flush = self.iotlb.replacement == ReplacementKind::FlushWhenFull;
         if flush && self.iotlb.ways != self.iotlb.entries {
             let limit = "`flush-when-full` is fully associative: set it equal to iotlb.entries";
@@ -102,6 +116,73 @@ impl Config {
         if self.parent.ownership == Ownership::UserManaged {
             let limit = "the parent is changed by map and unmap calls: \"host-managed\"";
             return refuse("parent.ownership", "\"user-managed\"".into(), limit.into());
+        }
+        Ok(())
+    }
+
+    /// The placement, if `stages` has three levels.
+    pub fn three_levels(&self) -> Option<Placement> {
+        let names = level_names(&self.stages)?;
+        Placement::new(names, &self.stages_as_str(), self.hardware_stages as usize)
+            .ok()
+            .filter(|p| p.depth() == 3)
+    }
+
+    fn stages_as_str(&self) -> Vec<Vec<&str>> {
+        self.stages.iter().map(|stage| stage.iter().map(String::as_str).collect()).collect()
+    }
+
+    fn check_stages(&self) -> Result<(), ConfigError> {
+        let refuse = |key: &str, value: String, limit: String| {
+            Err(ConfigError::Refused { name: self.name.clone(), key: key.into(), value, limit })
+        };
+        let value = || format!("{:?}", self.stages);
+        if !(1..=MAX_STAGES as u64).contains(&self.hardware_stages) {
+            let limit = format!("1 to {MAX_STAGES} stages");
+            return refuse("hardware_stages", self.hardware_stages.to_string(), limit);
+        }
+        let Some(names) = level_names(&self.stages) else {
+            if self.nesting == Nesting::Hardware && self.hardware_stages < 2 {
+                let limit =
+                    "this hardware walks one stage: use \"software\", or hardware_stages = 2";
+                return refuse("nesting", "\"hardware\"".into(), limit.into());
+            }
+            return Ok(());
+        };
+        let hardware = self.hardware_stages as usize;
+        let placement = match Placement::new(names, &self.stages_as_str(), hardware) {
+            Ok(placement) => placement,
+            Err(e) => return refuse("stages", value(), e.to_string()),
+        };
+        let (top, below) = (names[names.len() - 1], names[names.len() - 2]);
+        let merged = placement.merged(names.len() - 1);
+        let wanted = if merged { Nesting::Software } else { Nesting::Hardware };
+        if self.nesting != wanted {
+            let (what, nesting) = match merged {
+                true => ("merges", "software"),
+                false => ("does not merge", "hardware"),
+            };
+            let limit = format!("it {what} {top} with {below}: set nesting = \"{nesting}\"");
+            return refuse("stages", value(), limit);
+        }
+        if placement.depth() < 3 {
+            return Ok(());
+        }
+        for (key, layout) in
+            [("host.layout", self.host.layout), ("parent.layout", self.parent.layout)]
+        {
+            if layout == Layout::Identity {
+                let limit = "in a tree of three levels it must have a table: \"2m\", \"1g\" or \"4k-scattered\"";
+                return refuse(key, "\"identity\"".into(), limit.into());
+            }
+        }
+        if !(4..=5).contains(&self.host.levels) {
+            let limit = "its table has 4 or 5 levels";
+            return refuse("host.levels", self.host.levels.to_string(), limit.into());
+        }
+        if self.report.exposure && placement.merged(2) && !placement.merged(1) {
+            let limit = "it is measured where shadows hold host addresses: merge l0 too";
+            return refuse("report.exposure", "true".into(), limit.into());
         }
         Ok(())
     }

@@ -29,7 +29,8 @@ pub fn annotated(config: &Config, preset: &str) -> Result<String, ConfigError> {
             out.push(line.into());
             continue;
         }
-        let Some((key, rest)) = line.split_once(" = ") else {
+        let setting = line.split_once(" = ").filter(|_| !line.starts_with('#'));
+        let Some((key, rest)) = setting else {
             out.push(line.into());
             continue;
         };

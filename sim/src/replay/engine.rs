@@ -5,8 +5,9 @@ use std::ops::Range;
 use super::encode::{Changes, Doorbell};
 use super::exposure::Exposure;
 use super::inject::PendingNotify;
+use super::parents::Follower;
 use super::series::SeriesBuilder;
-use super::spaces::{PARENT_SPACE, Route, Spaces};
+use super::spaces::{PARENT_SPACE, Route, SpaceId, Spaces};
 use super::warm::GROUP;
 use super::{ReplayError, Run};
 use crate::cache::{Cached, Filled, Iotlb, Key, Store, Tag};
@@ -15,16 +16,20 @@ use crate::events::{
     Chunk, DomainId, Flags, Kind, OutputSpace, PageSize, Pasid, Perm, Requester, TraceInfo,
 };
 use crate::parent::Parent;
+use crate::parent_change::Kind as ChangeKind;
 use crate::results::{Counters, DeviceCounters, RunProvenance, RunResult};
 use crate::shadow::ShadowOp;
 use crate::sync;
-use crate::table::PteWrites;
+use crate::table::{Leaf, PteWrites, RadixTable};
 use crate::verify::{Answer, Request, Verifier};
 use crate::walk::{Reads, Stages, WalkCaches};
 
 /// Misses whose causes are found together: their history is seldom in the
 /// processor's caches, and reads in a row overlap.
 const FILLED: usize = 256;
+
+/// Makes the host's layout differ from the parent's.
+const HOST_SEED: u64 = 0x6c30;
 
 /// One replay with an IOTLB of a known type.
 pub(super) struct Engine<S: Store> {
@@ -35,6 +40,15 @@ pub(super) struct Engine<S: Store> {
     pub(super) iotlb: Iotlb<S>,
     pub(super) caches: WalkCaches,
     pub(super) policy: sync::Policy,
+    /// Follows the parent's changes; taken out while it works.
+    pub(super) follower: Option<Box<Follower>>,
+    /// The follower wants to hear of every operation on a shadow.
+    pub(super) followed: bool,
+    /// Shadows are completed on faults and in the background after a change
+    /// of the parent.
+    pub(super) lazy: bool,
+    /// Device faults may fill shadows.
+    faults_fill: bool,
     pub(super) counters: Counters,
     pub(super) provenance: RunProvenance,
     pub(super) pending: PendingNotify,
@@ -70,6 +84,14 @@ impl<S: Store> Engine<S> {
         } else {
             Parent::with_layout(config.parent.layout, config.parent.levels, config.seed)
         };
+        let parent = match config.three_levels() {
+            Some(placement) => {
+                let (layout, levels) = (config.host.layout, config.host.levels);
+                let host = Parent::with_layout(layout, levels, config.seed ^ HOST_SEED);
+                parent.over(host, placement.merged(1))
+            }
+            None => parent,
+        };
         let software = config.nesting == Nesting::Software;
         let provenance = RunProvenance {
             parent_layout: if info.has_parent {
@@ -78,6 +100,10 @@ impl<S: Store> Engine<S> {
                 config.parent.layout.name().into()
             },
             parent_recorded: info.has_parent,
+            host_layout: match config.three_levels() {
+                Some(_) => config.host.layout.name().into(),
+                None => String::new(),
+            },
             invalidations: String::new(),
             invalidations_added: 0,
             invalidations_left_out: 0,
@@ -93,6 +119,12 @@ impl<S: Store> Engine<S> {
                 config.nested_cache,
             ),
             policy: sync::Policy::of_kind(config.sync.policy),
+            followed: Follower::listens(config),
+            lazy: software && config.parent.change == ChangeKind::Epoch,
+            faults_fill: software
+                && (config.sync.policy == sync::Kind::Demand
+                    || config.parent.change == ChangeKind::Epoch),
+            follower: Some(Box::new(Follower::new(config))),
             counters: Counters::default(),
             provenance,
             pending: PendingNotify::default(),
@@ -239,6 +271,24 @@ impl<S: Store> Engine<S> {
         Some(child.lookup(iova)?.translate(iova))
     }
 
+    /// The host level backs the table pages that a walk will read.
+    #[cold]
+    fn back_walked_pages(&mut self, id: SpaceId, addr: u64) {
+        let space = self.spaces.get(id);
+        let table = match &space.shadow {
+            Some(shadow) => Some(shadow.table()),
+            None => self.parent.table(),
+        };
+        let Some(table) = table.filter(|t| t.covers(addr)) else { return };
+        let (mut pages, mut next) = ([0; 5], Some(RadixTable::ROOT));
+        for level in (0..table.levels()).rev() {
+            let Some(node) = next else { break };
+            pages[level as usize] = table.node_addr(node);
+            next = table.read(node, level, addr).node();
+        }
+        pages.into_iter().filter(|p| *p != 0).for_each(|p| self.parent.ensure_host(p));
+    }
+
     /// The device asks again after its page request.
     #[cold]
     fn ask_again(&mut self, route: Route, addr: u64, needed: Perm, event: u64) -> Option<u64> {
@@ -252,13 +302,17 @@ impl<S: Store> Engine<S> {
             // The layout is made up on first use.
             self.parent.ensure(addr & !0xfff, 4096);
         }
+        if self.parent.is_over_walked_host() {
+            self.back_walked_pages(route.space, addr);
+        }
         let space = self.spaces.get(route.space);
         let (child, parent) = match self.config.nesting {
             Nesting::None => (None, self.parent.table()),
             Nesting::Hardware => (space.child.as_ref(), self.parent.table()),
-            Nesting::Software => match &space.shadow {
-                Some(shadow) => (Some(shadow.table()), None),
-                None => (None, self.parent.table()),
+            Nesting::Software => match (&space.shadow, self.parent.walked_host()) {
+                (Some(shadow), host) => (Some(shadow.table()), host),
+                (None, None) => (None, self.parent.table()),
+                (None, host) => (self.parent.table(), host),
             },
         };
         let stages = Stages { child, parent, child_tag: Tag(route.space.0) };
@@ -277,8 +331,10 @@ impl<S: Store> Engine<S> {
         w.nested_cache_hits += reads.nested_hits;
         self.devices[route.device as usize].memory_reads += reads.total();
         if walked.is_err()
-            && self.policy.fills_on_fault()
-            && self.page_request(route.space, addr, needed, event)
+            && self.faults_fill
+            && (self.lazy_fill(route.space, addr)
+                || self.policy.fills_on_fault()
+                    && self.page_request(route.space, addr, needed, event))
         {
             return self.ask_again(route, addr, needed, event);
         }
@@ -348,9 +404,27 @@ impl<S: Store> Run for Engine<S> {
         Ok(())
     }
 
+    fn settle(&mut self) {
+        self.add_causes();
+        self.flush_pending(self.info.events);
+        self.rebuild_everything();
+    }
+
+    fn for_each_shadow_leaf(&self, f: &mut dyn FnMut(u32, u64, Leaf)) {
+        for id in self.spaces.ids() {
+            if let Some(shadow) = &self.spaces.get(id).shadow {
+                shadow.table().visit(0, u64::MAX, &mut |iova, leaf| {
+                    f(id.0, iova, leaf);
+                    true
+                });
+            }
+        }
+    }
+
     fn finish(mut self: Box<Self>) -> Result<RunResult, ReplayError> {
         self.add_causes();
         self.flush_pending(self.info.events);
+        self.end_of_changes();
         let c = &mut self.counters;
         c.iotlb.lookups = c.iotlb.hits + c.iotlb.misses;
         c.iotlb.evictions = self.iotlb.evictions;
@@ -369,19 +443,17 @@ impl<S: Store> Run for Engine<S> {
             let encoding = &p.invalidation_encoding;
             p.invalidations += &format!("; page-selective ones re-encoded as {encoding}");
         }
+        if self.verifier.is_some() {
+            self.settle();
+            self.look_at_shadows(self.info.events);
+        }
+        let verify = self.verifier.take().map(|v| v.finish());
         let mut devices: Vec<_> = self.spaces.device_ids.iter().zip(self.devices).collect();
         devices.sort_by_key(|(id, _)| **id);
         let devices = devices
             .into_iter()
             .map(|(id, counters)| DeviceCounters { device: id.to_string(), ..counters })
             .collect();
-        let verify = match self.verifier {
-            Some(mut v) => {
-                v.settled(self.info.events, &self.spaces, &self.parent);
-                Some(v.finish())
-            }
-            None => None,
-        };
         let events = self.info.events;
         Ok(RunResult {
             exposure: self.exposure.map(|e| e.finish(events)),

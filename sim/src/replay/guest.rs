@@ -239,9 +239,16 @@ impl<S: Store> Engine<S> {
         }
         // The policy may invalidate.
         self.add_causes();
+        let allowed = |engine: &Self| {
+            let shadow = engine.spaces.get(id).shadow.as_ref();
+            shadow.and_then(|s| s.table().lookup(iova)).is_some_and(|l| l.perm.allows(needed))
+        };
+        if allowed(self) {
+            // Some level below the shadow refuses: no page request helps.
+            return false;
+        }
         self.with_shadow(id, number, |policy, shadow, cx| policy.fault(shadow, cx, iova));
-        let shadow = self.spaces.get(id).shadow.as_ref();
-        shadow.and_then(|s| s.table().lookup(iova)).is_some_and(|l| l.perm.allows(needed))
+        allowed(self)
     }
 
     fn sync(&mut self, id: SpaceId, range: Option<sync::Range>, number: u64) {

@@ -63,6 +63,12 @@ pub(crate) struct Spaces {
 }
 
 const MEMO: usize = 64;
+/// Where shadows' table pages lie in the input of a host level below them.
+const SHADOW_PAGES_AT: u64 = 1 << 44;
+/// Table pages of one shadow (16 GiB); more are used again, as are those of
+/// shadows beyond the 4,096th (addresses only).
+const SHADOW_PAGES: u64 = 1 << 22;
+const SHADOWS: u64 = 1 << 12;
 
 /// More spaces or tags than a key can hold.
 #[derive(Debug)]
@@ -129,7 +135,14 @@ impl Spaces {
         let mut place = |_: u32, _: u64| parent.take_table_page();
         self.spaces.push(Space {
             child: Some(RadixTable::new(self.levels, Prune::Covered, &mut place)),
-            shadow: self.software.then(|| Shadow::new(self.levels)),
+            shadow: self.software.then(|| {
+                if !parent.is_over_walked_host() {
+                    return Shadow::new(self.levels);
+                }
+                // Pages that the host translates: each shadow has its own.
+                let base = SHADOW_PAGES_AT + (id.0 as u64 % SHADOWS) * SHADOW_PAGES * 4096;
+                Shadow::with_pages(self.levels, base, SHADOW_PAGES)
+            }),
             tags: Vec::new(),
         });
         self.by_domain.insert(domain, id);

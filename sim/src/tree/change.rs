@@ -1,11 +1,12 @@
 //! Changes of nodes, and what follows from them.
 
 use super::edge::Edge;
-use super::{Effect, NodeId, Ownership, Pending, Tree, TreeError, WINDOW_BYTES, take_page};
+use super::{Effect, NodeId, Ownership, Pending, TablePages, Tree, TreeError, WINDOW_BYTES};
 use crate::events::{PAGE_MASK, PageSize, Perm};
 use crate::parent_change::{Change, ChangeKind, ChildId, Work};
 use crate::shadow::{Shadow, ShadowOp, SyncContext};
 use crate::sync::{self, Range};
+use crate::table::RadixTable;
 
 impl Tree {
     fn check(&self, id: NodeId, addr: u64, len: u64, out: u64) -> Result<Range, TreeError> {
@@ -110,6 +111,15 @@ impl Tree {
     pub fn bind(&mut self, id: NodeId) -> Result<(), TreeError> {
         self.user_managed(id)?;
         self.at_mut(id).bound = true;
+        if self.at(id).shadow.is_some() && self.at(id).sync.wants_pte_writes() {
+            // What was stored before the table was protected.
+            self.with_shadow(id, |_, shadow, cx| {
+                let end = 1 << cx.child.width();
+                shadow.sync(cx, 0, end);
+                true
+            });
+            self.settle();
+        }
         self.invalidate(id, None)
     }
 
@@ -121,7 +131,7 @@ impl Tree {
     }
 
     /// The user writes entries of its table: `[addr, addr + len)` to `out`,
-    /// over what was there. Nobody is told.
+    /// over what was there. Nobody is told, unless the table is write-protected.
     ///
     /// # Errors
     /// [`TreeError::NotUserManaged`], [`TreeError::Unaligned`],
@@ -136,18 +146,22 @@ impl Tree {
     ) -> Result<(), TreeError> {
         self.check(id, addr, len, out)?;
         self.user_managed(id)?;
-        self.write(id, addr, out, len, perm)
+        self.write(id, addr, out, len, perm)?;
+        self.stored(id);
+        Ok(())
     }
 
     /// The user clears entries of its table; returns the bytes that were
-    /// mapped. Nobody is told.
+    /// mapped. Nobody is told, unless the table is write-protected.
     ///
     /// # Errors
     /// As [`Tree::guest_map`].
     pub fn guest_unmap(&mut self, id: NodeId, addr: u64, len: u64) -> Result<u64, TreeError> {
         let range = self.check(id, addr, len, 0)?;
         self.user_managed(id)?;
-        Ok(self.erase(id, range))
+        let bytes = self.erase(id, range);
+        self.stored(id);
+        Ok(bytes)
     }
 
     /// The user invalidates a range (`None` = all) of its table.
@@ -177,6 +191,21 @@ impl Tree {
         Ok(())
     }
 
+    /// Handles the stores to a write-protected table, in order.
+    fn stored(&mut self, id: NodeId) {
+        let mut writes = std::mem::take(&mut self.writes);
+        // A table that is not bound yet is read as a whole when it is.
+        if writes.entries() > 0 && self.at(id).bound {
+            self.with_shadow(id, |p, shadow, cx| {
+                writes.iter().for_each(|w| p.pte_write(shadow, cx, w));
+                true
+            });
+            self.settle();
+        }
+        writes.clear();
+        self.writes = writes;
+    }
+
     fn write(
         &mut self,
         id: NodeId,
@@ -185,23 +214,29 @@ impl Tree {
         len: u64,
         perm: Perm,
     ) -> Result<(), TreeError> {
-        let node = self.get_mut(id)?;
-        let page = node.own.node_addr(crate::table::RadixTable::ROOT);
-        let place = &mut take_page(page, &mut node.next_page);
-        node.own.map(addr, out, len, perm, PageSize::Size1G, place)?;
+        self.get(id)?;
+        let (own, mut place) = self.own_table(id);
+        own.map(addr, out, len, perm, PageSize::Size1G, &mut place)?;
         Ok(())
     }
 
+    /// A node's own table, and where its pages come from.
+    fn own_table(&mut self, id: NodeId) -> (&mut RadixTable, TablePages<'_>) {
+        let node = self.nodes[id.0 as usize].as_mut().expect("in use, so not destroyed");
+        let watched = node.shadow.is_some() && node.sync.wants_pte_writes();
+        let writes = watched.then_some(&mut self.writes);
+        let base = node.own.node_addr(RadixTable::ROOT);
+        (&mut node.own, TablePages { base, next: &mut node.next_page, writes })
+    }
+
     fn erase(&mut self, id: NodeId, range: Range) -> u64 {
-        let node = self.at_mut(id);
-        let page = node.own.node_addr(crate::table::RadixTable::ROOT);
-        let place = &mut take_page(page, &mut node.next_page);
-        node.own.unmap(range.start, range.end - range.start, place)
+        let (own, mut place) = self.own_table(id);
+        own.unmap(range.start, range.end - range.start, &mut place)
     }
 
     /// True if hardware walks this node as its second stage, or has: what it
     /// cached of the stage outlives the children that caused it.
-    fn nests(&self, id: NodeId) -> bool {
+    pub(super) fn nests(&self, id: NodeId) -> bool {
         let above = self.at(id).depth + 1;
         above < self.config.placement.depth() && !self.config.placement.merged(above)
     }
@@ -304,12 +339,23 @@ impl Tree {
             return false;
         }
         let below = node.parent.expect("merged nodes have a parent");
-        let record = node.record().lookup(addr);
+        // On demand the table itself is asked, which may have more.
+        let fills = node.sync.fills_on_fault();
+        let record = if fills { &node.own } else { node.record() }.lookup(addr);
         // First the level below, or there is nothing to compose with.
         let mut built = record.is_some_and(|leaf| self.fault(below, leaf.translate(addr)));
         built |= self.on_edge(below, ChangeKind::Added, |edge, shadows, work| {
             edge.fault(ChildId(id.0), addr, shadows, work)
         });
+        if fills {
+            self.with_shadow(id, |p, shadow, cx| {
+                p.fault(shadow, cx, addr);
+                true
+            });
+            // Something changed, so asking again may help; a fault that finds
+            // the record in line does nothing.
+            built |= !self.pending.is_empty();
+        }
         self.settle();
         built
     }

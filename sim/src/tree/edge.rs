@@ -89,12 +89,13 @@ impl Shadows for Edge<'_> {
             let empty = RadixTable::new(1, crate::table::Prune::Never, &mut |_: u32, _: u64| 0);
             std::mem::replace(&mut self.tree.at_mut(id).own, empty)
         };
-        let bound = self.tree.at(id).bound;
+        // On demand the shadow stays empty until devices ask.
+        let rebuilds = self.tree.at(id).bound && !self.tree.at(id).sync.fills_on_fault();
         let end = 1 << own.width();
         let mut ops = Vec::new();
         let dropped = self.with(child, |shadow, tree| {
             let dropped = shadow.clear();
-            if bound {
+            if rebuilds {
                 let cx = &mut SyncContext {
                     child: &mut own,
                     parent: tree.at(below).effective(),

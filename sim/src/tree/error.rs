@@ -39,12 +39,6 @@ pub enum TreeError {
     /// The operation is for user-managed nodes.
     #[error("I/O address space {} is host-managed: map and unmap are the only way", .0.0)]
     NotUserManaged(NodeId),
-    /// Trees do not report stores to tables or device faults to a sync policy.
-    #[error(
-        "sync policy {0} is not available in a tree; \
-         use map-unmap, invalidate-range or invalidate-full"
-    )]
-    SyncNotInTree(&'static str),
     /// The sync policy does not fit the ownership.
     #[error("sync policy {policy} does not fit a {ownership} I/O address space")]
     SyncDoesNotFit {

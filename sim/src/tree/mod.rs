@@ -35,7 +35,7 @@ use crate::parent_change::{self, ChildId, Work};
 use crate::results::ShadowCounters;
 use crate::shadow::{Shadow, ShadowOp};
 use crate::sync;
-use crate::table::{Prune, RadixTable};
+use crate::table::{Placement as PlaceTables, Prune, PteWriteKind, PteWrites, RadixTable};
 
 /// A node of the tree. Numbers are not used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -179,6 +179,8 @@ pub struct Tree {
     pending: VecDeque<Pending>,
     effects: Vec<Effect>,
     ops: Vec<ShadowOp>,
+    /// Stores to a write-protected table that are not handled yet.
+    writes: PteWrites,
     /// Work of following the children.
     pub sync_work: ShadowCounters,
     /// Work of parent changes.
@@ -197,6 +199,7 @@ impl Tree {
             pending: VecDeque::new(),
             effects: Vec::new(),
             ops: Vec::new(),
+            writes: PteWrites::default(),
             sync_work: ShadowCounters::default(),
             change_work: Work::default(),
         }
@@ -204,11 +207,6 @@ impl Tree {
 
     fn get(&self, node: NodeId) -> Result<&Node, TreeError> {
         self.nodes.get(node.0 as usize).and_then(|n| n.as_ref()).ok_or(TreeError::NoSuchNode(node))
-    }
-
-    fn get_mut(&mut self, node: NodeId) -> Result<&mut Node, TreeError> {
-        let found = self.nodes.get_mut(node.0 as usize).and_then(|n| n.as_mut());
-        found.ok_or(TreeError::NoSuchNode(node))
     }
 
     /// A node that the tree itself refers to.
@@ -224,8 +222,7 @@ impl Tree {
     ///
     /// # Errors
     /// [`TreeError::NoSuchNode`], [`TreeError::NotForNesting`],
-    /// [`TreeError::TooDeep`], [`TreeError::SyncDoesNotFit`],
-    /// [`TreeError::SyncNotInTree`].
+    /// [`TreeError::TooDeep`], [`TreeError::SyncDoesNotFit`].
     pub fn create(&mut self, parent: Option<NodeId>, spec: NodeSpec) -> Result<NodeId, TreeError> {
         let levels = self.config.placement.depth();
         let mut depth = 0;
@@ -244,8 +241,8 @@ impl Tree {
             sync::Kind::MapUnmap => "map-unmap",
             sync::Kind::InvalidateRange => "invalidate-range",
             sync::Kind::InvalidateFull => "invalidate-full",
-            sync::Kind::WriteProtect => return Err(TreeError::SyncNotInTree("write-protect")),
-            sync::Kind::Demand => return Err(TreeError::SyncNotInTree("demand")),
+            sync::Kind::WriteProtect => "write-protect",
+            sync::Kind::Demand => "demand",
         };
         let captured = spec.sync == sync::Kind::MapUnmap;
         if merged && captured != (spec.ownership == Ownership::HostManaged) {
@@ -274,7 +271,8 @@ impl Tree {
         let carries = self.config.placement.carries_tables(depth);
         let window = self.config.table_window;
         if carries {
-            let place = &mut take_page(page, &mut node.next_page);
+            let next = &mut node.next_page;
+            let place = &mut TablePages { base: page, next, writes: None };
             let size = PageSize::Size1G;
             node.own.map(window, window, WINDOW_BYTES, Perm::RW, size, place)?;
         }
@@ -304,6 +302,12 @@ impl Tree {
         let end = 1 << node.own.width();
         let parent = node.parent;
         self.effects.push(Effect::Input { node: id, start: 0, end });
+        if self.nests(id) {
+            // What hardware cached of it as its second stage outlives the
+            // children that caused it, and nobody tells the node any more of
+            // changes below.
+            self.effects.push(Effect::Parent { node: id, start: 0, end, hosts: None });
+        }
         self.nodes[id.0 as usize] = None;
         if let Some(parent) = parent {
             let parent = self.at_mut(parent);
@@ -413,10 +417,23 @@ impl Tree {
     }
 }
 
-/// Hands out pages of a slice of the window.
-fn take_page(base: u64, next: &mut u64) -> impl FnMut(u32, u64) -> u64 {
-    move |_, _| {
-        *next += 1;
-        base + *next % WINDOW_SLICE * 4096
+/// Hands out pages of a slice of the window for a node's own table.
+struct TablePages<'a> {
+    base: u64,
+    next: &'a mut u64,
+    /// Who watches the stores to the table; `None`: nobody.
+    writes: Option<&'a mut PteWrites>,
+}
+
+impl PlaceTables for TablePages<'_> {
+    fn place(&mut self, _: u32, _: u64) -> u64 {
+        *self.next += 1;
+        self.base + *self.next % WINDOW_SLICE * 4096
+    }
+
+    fn wrote(&mut self, level: u32, base: u64, kind: PteWriteKind) {
+        if let Some(writes) = &mut self.writes {
+            writes.push(level, base, kind);
+        }
     }
 }

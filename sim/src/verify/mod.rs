@@ -53,7 +53,19 @@ pub(crate) struct Verifier {
     surplus: Vec<(u64, ShadowOp)>,
     last_ops: Vec<ShadowOp>,
     invalidations: u64,
+    outputs: Fnv,
     result: Verify,
+}
+
+/// FNV-1a of 64 bits (Fowler, Noll, Vo), eight bytes at a time.
+struct Fnv(u64);
+
+impl Fnv {
+    fn add(&mut self, value: u64) {
+        for byte in value.to_le_bytes() {
+            self.0 = (self.0 ^ byte as u64).wrapping_mul(0x100_0000_01b3);
+        }
+    }
 }
 
 impl Verifier {
@@ -70,6 +82,7 @@ impl Verifier {
             surplus: Vec::new(),
             last_ops: Vec::new(),
             invalidations: 0,
+            outputs: Fnv(0xcbf2_9ce4_8422_2325),
             result: Verify::default(),
         }
     }
@@ -83,6 +96,7 @@ impl Verifier {
 
     /// Checks one answer.
     pub fn translation(&mut self, r: &Request, a: &Answer, info: &TraceInfo, parent: &Parent) {
+        self.outputs.add(a.out.unwrap_or(u64::MAX));
         let hex = |a: Option<u64>| a.map_or("fault".into(), |a| format!("{a:#x}"));
         // Without a vIOMMU the child plays no part.
         let legal = self.nesting == Nesting::None
@@ -102,9 +116,9 @@ impl Verifier {
         if r.flags.has(Flags::OUT_KNOWN) {
             self.result.translations += 1;
             let expected = match info.output_space {
-                OutputSpace::Hpa => Some(r.recorded_out),
+                OutputSpace::Hpa => parent.to_host(r.recorded_out),
                 OutputSpace::Gpa => {
-                    parent.lookup(r.recorded_out).map(|l| l.translate(r.recorded_out))
+                    parent.final_leaf(r.recorded_out).map(|l| l.translate(r.recorded_out))
                 }
             };
             if a.out != expected {
@@ -184,9 +198,9 @@ impl Verifier {
         &mut self,
         event: u64,
         hosts: &[(u64, u64)],
-        iotlb: &Iotlb<S>,
-        caches: &WalkCaches,
+        (iotlb, caches): (&Iotlb<S>, &WalkCaches),
         spaces: &Spaces,
+        parent: &Parent,
     ) {
         // Aliases: another GPA may still lead to the same host page.
         let given_up: Vec<(u64, u64)> =
@@ -195,16 +209,25 @@ impl Verifier {
             return;
         }
         self.result.invariant_checks += 1;
-        let inside = |out: u64, size: u64| {
-            given_up.iter().any(|(start, end)| out < *end && *start < out + size)
+        let in_host: Vec<(u64, u64)> =
+            given_up.iter().flat_map(|range| parent.ranges_to_host(*range)).collect();
+        let leads_in = |ranges: &[(u64, u64)], out: u64, size: u64| {
+            ranges.iter().any(|(start, end)| out < *end && *start < out + size) as u64
         };
-        let mut left = 0u64;
-        iotlb.for_each(|k, v| left += inside(v.out(), k.size().bytes()) as u64);
-        caches.for_each_nested(|_, leaf| left += inside(leaf.out, leaf.size.bytes()) as u64);
+        let mut left = 0;
+        iotlb.for_each(|k, v| left += leads_in(&in_host, v.out(), k.size().bytes()));
+        // A level of its own below the shadows did not change; what it led
+        // to is out of reach with them.
+        let shadowed = if parent.is_over_walked_host() { &given_up } else { &in_host };
+        if !parent.is_over_walked_host() {
+            caches.for_each_nested(|_, leaf| {
+                left += leads_in(&in_host, leaf.out, leaf.size.bytes());
+            });
+        }
         for id in spaces.ids() {
             if let Some(shadow) = &spaces.get(id).shadow {
                 shadow.table().visit(0, u64::MAX, &mut |_, leaf| {
-                    left += inside(leaf.out, leaf.size.bytes()) as u64;
+                    left += leads_in(shadowed, leaf.out, leaf.size.bytes());
                     true
                 });
             }
@@ -256,7 +279,7 @@ impl Verifier {
     }
 
     /// A shadow operation that the recording shows.
-    pub fn recorded_shadow_op(&mut self, event: u64, e: &Event) {
+    pub fn recorded_shadow_op(&mut self, event: u64, e: &Event, parent: &Parent) {
         if !self.compare_ops {
             return;
         }
@@ -264,7 +287,7 @@ impl Verifier {
         let modelled = self.unconfirmed.pop_front();
         let same = match (e.kind, modelled) {
             (Kind::ShadowMap, Some((_, ShadowOp::Map { iova, size, gpa, hpa, perm }))) => {
-                let same_host = e.aux == 0 || e.aux == hpa;
+                let same_host = e.aux == 0 || parent.to_effective(e.aux) == Some(hpa);
                 let same_rights = e.flags.perm() == Perm::NONE || e.flags.perm() == perm;
                 (iova, size, gpa) == (e.addr, e.size, e.out) && same_host && same_rights
             }
@@ -295,7 +318,16 @@ impl Verifier {
     /// I3 wherever nothing is pending: the shadow equals the composition, in
     /// address and rights; one that is filled on demand is a part of it. The
     /// guest's calls and trapped stores leave nothing pending.
-    pub fn settled(&mut self, event: u64, spaces: &Spaces, parent: &Parent) {
+    ///
+    /// `incomplete` says whether entries of a space's shadow are yet to be
+    /// rebuilt after a change of the parent.
+    pub fn settled(
+        &mut self,
+        event: u64,
+        spaces: &Spaces,
+        parent: &Parent,
+        incomplete: &dyn Fn(SpaceId) -> bool,
+    ) {
         if self.nesting != Nesting::Software {
             return;
         }
@@ -305,10 +337,11 @@ impl Verifier {
             type Found = Option<(u64, Perm)>;
             let mut wrong: Option<(u64, Found, Found)> = None;
             let mut checks = 0;
+            let subset = self.subset || incomplete(id);
             self.reference.for_each_settled(id, parent, |iova, expected| {
                 checks += 1;
                 let found = table.lookup(iova).map(|l| (l.translate(iova), l.perm));
-                let missing = self.subset && found.is_none();
+                let missing = subset && found.is_none();
                 if found != expected && !missing && wrong.is_none_or(|(first, ..)| iova < first) {
                     wrong = Some((iova, expected, found));
                 }
@@ -332,6 +365,7 @@ impl Verifier {
                 self.mismatch(event, "shadow_op", || format!("not recorded: {op:x?}"));
             }
         }
+        self.result.outputs_fingerprint = format!("{:016x}", self.outputs.0);
         self.result
     }
 }

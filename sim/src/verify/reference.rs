@@ -7,6 +7,7 @@ use crate::events::{PAGE_SIZE, Perm};
 use crate::parent::Parent;
 use crate::replay::spaces::SpaceId;
 use crate::sync::Range;
+use crate::table::Leaf;
 
 /// A page's translation in the child: GPA of the page, rights.
 type State = Option<(u64, Perm)>;
@@ -100,24 +101,26 @@ impl Reference {
     }
 
     fn compose(state: State, iova: u64, needed: Perm, parent: &Parent) -> Option<u64> {
-        Self::compose_with_rights(state, iova, needed, parent).map(|(out, _)| out)
+        let (leaf, gpa, _) = Self::granted(state, iova, needed, |gpa| parent.final_leaf(gpa))?;
+        Some(leaf.translate(gpa))
     }
 
-    fn compose_with_rights(
+    /// Leaf below the child, GPA, and rights of both.
+    fn granted(
         state: State,
         iova: u64,
         needed: Perm,
-        parent: &Parent,
-    ) -> Option<(u64, Perm)> {
+        below: impl Fn(u64) -> Option<Leaf>,
+    ) -> Option<(Leaf, u64, Perm)> {
         let (gpa, perm) = state?;
         if !perm.allows(needed) {
             return None;
         }
         let gpa = gpa | (iova & (PAGE_SIZE - 1));
-        let leaf = parent.lookup(gpa)?;
+        let leaf = below(gpa)?;
         let rights = leaf.perm.and(perm);
         let granted = leaf.perm.allows(needed) && rights != Perm::NONE;
-        granted.then(|| (leaf.translate(gpa), rights))
+        granted.then_some((leaf, gpa, rights))
     }
 
     /// The result of a fresh walk of all levels.
@@ -161,7 +164,8 @@ impl Reference {
         for (page, p) in &child.pages {
             if p.past.is_empty() || p.epoch != child.epoch {
                 let iova = page * PAGE_SIZE;
-                f(iova, Self::compose_with_rights(p.now, iova, Perm::NONE, parent));
+                let found = Self::granted(p.now, iova, Perm::NONE, |gpa| parent.lookup(gpa));
+                f(iova, found.map(|(leaf, gpa, rights)| (leaf.translate(gpa), rights)));
             }
         }
     }

@@ -14,6 +14,8 @@ pub type State = Option<(u64, Perm)>;
 pub struct ModelNode {
     pub parent: Option<usize>,
     pub user: bool,
+    /// Every change is complete when the call or store is over.
+    pub captured: bool,
     pub bound: bool,
     pub nest: bool,
     pub alive: bool,
@@ -37,8 +39,7 @@ impl Model {
             Some(entry) => n.now.insert(page, entry),
             None => n.now.remove(&page),
         };
-        // Host-managed changes are complete when the call returns.
-        if n.user && old != to {
+        if !n.captured && old != to {
             n.past.entry(page).or_default().push(old);
         }
     }
