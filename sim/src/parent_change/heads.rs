@@ -89,11 +89,32 @@ impl Heads {
         block.used[i / 64] &= !(1 << (i % 64));
         block.live -= 1;
         if block.live == 0 {
-            self.counts[block.size as usize] -= 1;
-            self.by_key.remove(&key(block.size, block.base));
-            self.free.push(number as u32);
-            self.last = None;
+            self.free_block(number);
         }
+    }
+
+    /// Keeps the block of a head, used or not, until [`Heads::release`].
+    #[inline]
+    pub fn hold(&mut self, head: u32) {
+        self.blocks[head as usize / FANOUT].live += 1;
+    }
+
+    /// Ends a [`Heads::hold`].
+    #[inline]
+    pub fn release(&mut self, head: u32) {
+        let number = head as usize / FANOUT;
+        self.blocks[number].live -= 1;
+        if self.blocks[number].live == 0 {
+            self.free_block(number);
+        }
+    }
+
+    fn free_block(&mut self, number: usize) {
+        let block = &self.blocks[number];
+        self.counts[block.size as usize] -= 1;
+        self.by_key.remove(&key(block.size, block.base));
+        self.free.push(number as u32);
+        self.last = None;
     }
 
     /// Calls `f(head, gpa, size)` for every used head whose page overlaps

@@ -101,11 +101,31 @@ impl Slots {
         block.live -= 1;
         self.large -= (block.size != PageSize::Size4K) as u64;
         if block.live == 0 {
-            let key = key(block.child, block.size, block.base);
-            self.by_key.remove(&key);
-            self.free.push(number as u32);
-            self.last = None;
+            self.free_block(number);
         }
+    }
+
+    /// Keeps the block of a slot, used or not, until [`Slots::release`].
+    #[inline]
+    pub fn hold(&mut self, slot: u32) {
+        self.blocks[slot as usize / FANOUT].live += 1;
+    }
+
+    /// Ends a [`Slots::hold`].
+    #[inline]
+    pub fn release(&mut self, slot: u32) {
+        let number = slot as usize / FANOUT;
+        self.blocks[number].live -= 1;
+        if self.blocks[number].live == 0 {
+            self.free_block(number);
+        }
+    }
+
+    fn free_block(&mut self, number: usize) {
+        let block = &self.blocks[number];
+        self.by_key.remove(&key(block.child, block.size, block.base));
+        self.free.push(number as u32);
+        self.last = None;
     }
 
     /// Child, IOVA and size of an entry.
