@@ -92,10 +92,8 @@ fn map_table(forests: &mut [(&str, Forest)]) {
 }
 
 fn parent_change(c: &mut Criterion) {
-    let mut forests = [
-        ("none", Forest::new(SPEC)),
-        ("full", Forest::new(Spec { overlap: 1.0, ..SPEC })),
-    ];
+    let mut forests =
+        [("none", Forest::new(SPEC)), ("full", Forest::new(Spec { overlap: 1.0, ..SPEC }))];
     unmap_table(&mut forests);
     for (name, forest) in &mut forests {
         let mut group = c.benchmark_group(format!("parent_change/4k-unmap/{name}-overlap"));

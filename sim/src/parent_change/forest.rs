@@ -61,13 +61,14 @@ impl Spec {
 /// Scatters numbers below `of`: multiplication by a number near its golden
 /// section that has no factor in common with it.
 #[derive(Clone, Copy, Debug)]
-struct Scatter {
+pub struct Scatter {
     by: u64,
     of: u64,
 }
 
 impl Scatter {
-    fn new(of: u64) -> Scatter {
+    /// For numbers below `of`.
+    pub fn new(of: u64) -> Scatter {
         fn gcd(a: u64, b: u64) -> u64 {
             if b == 0 { a } else { gcd(b, a % b) }
         }
@@ -78,7 +79,8 @@ impl Scatter {
         Scatter { by, of }
     }
 
-    fn at(self, n: u64) -> u64 {
+    /// Where the `n`-th number is.
+    pub fn at(self, n: u64) -> u64 {
         (n as u128 * self.by as u128 % self.of as u128) as u64
     }
 }
@@ -175,11 +177,7 @@ impl Forest {
         self.children[child as usize].table.unmap(iova, pages * PAGE, &mut nowhere());
     }
 
-    fn with<R>(
-        &mut self,
-        child: u32,
-        f: impl FnOnce(&mut Shadow, &mut SyncContext<'_>) -> R,
-    ) -> R {
+    fn with<R>(&mut self, child: u32, f: impl FnOnce(&mut Shadow, &mut SyncContext<'_>) -> R) -> R {
         let Child { table, shadow } = &mut self.children[child as usize];
         let cx = &mut SyncContext {
             child: table,
@@ -366,8 +364,7 @@ mod tests {
     fn every_policy_removes_and_restores() {
         for kind in Kind::ALL {
             for overlap in [0.0, 1.0] {
-                let mut forest =
-                    Forest::new(Spec { children: 4, entries: 4000, overlap, run: 16 });
+                let mut forest = Forest::new(Spec { children: 4, entries: 4000, overlap, run: 16 });
                 let mut policy = Policy::of_kind(kind);
                 forest.feed(&mut policy);
                 let end = forest.memory_end();

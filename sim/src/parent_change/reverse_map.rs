@@ -61,6 +61,7 @@ impl<L: Lists> ReverseMap<L> {
         }
         self.catch_up();
         self.map_now(child, iova, gpa, len);
+        self.sweep();
     }
 
     /// `[iova, iova + len)` leads nowhere.
@@ -76,6 +77,7 @@ impl<L: Lists> ReverseMap<L> {
         }
         self.catch_up();
         self.unmap_now(child, iova, len);
+        self.sweep();
     }
 
     /// Carries out what the log holds, in order; returns how many records.
@@ -93,14 +95,13 @@ impl<L: Lists> ReverseMap<L> {
                 None => self.slots.find(r.child, PageSize::Size4K, r.iova),
             };
             let head = r.gpa().map(|gpa| self.heads.head(PageSize::Size4K, gpa));
-            // A block must not go, and its number to another, before its turn.
-            slot.into_iter().for_each(|s| self.slots.hold(s));
-            head.into_iter().for_each(|h| self.heads.hold(h));
             self.places.push((slot, head));
         }
         self.grow();
         let near = self.places.iter().flat_map(|(s, h)| s.map(|s| self.lists.touch(s, *h)));
         std::hint::black_box(near.fold(0, |a, b| a ^ b));
+        let heads = self.places.iter().flat_map(|(_, h)| h.map(|h| self.heads.touch(h)));
+        std::hint::black_box(heads.fold(0, |a, b| a ^ b));
         let far = self.places.iter().flat_map(|(s, h)| s.map(|s| self.lists.touch_behind(s, *h)));
         std::hint::black_box(far.fold(0, |a, b| a ^ b));
         for (i, r) in log.records().iter().enumerate() {
@@ -121,10 +122,9 @@ impl<L: Lists> ReverseMap<L> {
                 ((None, _), _) => {}
             }
         }
-        for (slot, head) in self.places.drain(..) {
-            slot.into_iter().for_each(|s| self.slots.release(s));
-            head.into_iter().for_each(|h| self.heads.release(h));
-        }
+        self.places.clear();
+        // Not before: a freed block's number would go to another.
+        self.sweep();
         let records = log.len() as u64;
         self.log = log;
         self.log.clear();
@@ -165,6 +165,11 @@ impl<L: Lists> ReverseMap<L> {
         for i in 0..pages as u32 {
             self.link(slot + i, head + i);
         }
+    }
+
+    fn sweep(&mut self) {
+        self.slots.sweep();
+        self.heads.sweep();
     }
 
     fn grow(&mut self) {
@@ -287,6 +292,7 @@ impl<L: Lists> ReverseMap<L> {
                 self.unlink(slot);
             }
         }
+        self.sweep();
     }
 
     /// Mends every entry that leads into the range.

@@ -17,7 +17,7 @@ struct Link {
 /// accesses of one hide behind those of the others (x86 cores have 10 to 24
 /// line fill buffers), few enough that a change of the level below, which
 /// must wait for them, does not notice.
-const LOG: usize = 16;
+const LOG: usize = 32;
 const NONE: u32 = u32::MAX;
 const HEAD: u32 = 1 << 31;
 

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use ioasim_sim::parent_change::forest::{Forest, PAGE};
+use ioasim_sim::parent_change::forest::{Forest, Scatter};
 use ioasim_sim::parent_change::{Policy, Work};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -28,17 +28,9 @@ pub struct Unmaps {
 /// Unmaps `count` ranges of `len` bytes one by one, then gives them back,
 /// which is not measured.
 pub fn unmaps(forest: &mut Forest, policy: &mut Policy, len: u64, count: u64) -> Unmaps {
-    // 7,919 and the number of ranges seldom have a factor in common; what
-    // matters is that neighbours in time are not neighbours in memory.
     let ranges = forest.memory_end().div_ceil(len);
-    let mut places: Vec<u64> = (0..count).map(|i| i * 7_919 % ranges * len).collect();
-    places.sort_unstable();
-    places.dedup();
-    let order = |i: usize| (i * 7_919) % places.len();
-    let order: Vec<u64> = match places.len() % 7_919 {
-        0 => places.clone(),
-        _ => (0..places.len()).map(|i| places[order(i)]).collect(),
-    };
+    let scatter = Scatter::new(ranges);
+    let order: Vec<u64> = (0..count.min(ranges)).map(|i| scatter.at(i) * len).collect();
     let mut work = Work::default();
     let start = cpu_ns();
     for gpa in &order {
@@ -91,10 +83,11 @@ pub fn map_path(
     let batch = batch.min(spec.per_child());
     let batches = spec.per_child() / batch;
     let count = (CHURN / batch).clamp(1, batches * spec.children);
+    let scatter = Scatter::new(batches * spec.children);
     let places: Vec<(u32, u64)> = (0..count)
         .map(|i| {
-            let n = (round * count + i) as u128 * 1_000_003 % (batches * spec.children) as u128;
-            ((n as u64 / batches) as u32, n as u64 % batches * batch)
+            let n = scatter.at(round * count + i);
+            ((n / batches) as u32, n % batches * batch)
         })
         .collect();
     let mut pass = |forest: &mut Forest, map: bool| {
@@ -146,9 +139,4 @@ fn median_of(all: &[MapPath]) -> MapPath {
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// Bytes of 4 KiB pages.
-pub const fn pages(n: u64) -> u64 {
-    n * PAGE
 }
