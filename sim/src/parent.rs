@@ -165,6 +165,11 @@ impl Parent {
         }
     }
 
+    /// Bytes of the pages made up.
+    pub fn synthesized_bytes(&self) -> u64 {
+        self.layout.map_or(0, |size| self.synthesized * size.bytes())
+    }
+
     /// A recorded parent map.
     ///
     /// # Errors

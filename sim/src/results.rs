@@ -231,8 +231,51 @@ pub struct ParentCounters {
     pub maps: u64,
     /// Recorded parent unmaps.
     pub unmaps: u64,
+    /// Changes that shadows or hardware were told of: a map or unmap of what
+    /// was not there is none.
+    pub changes: u64,
     /// Shadow entries removed because the parent changed under them.
     pub shadow_entries_dropped: u64,
+    /// Records, links, list heads and extents looked at to find what a change
+    /// affects, and entries rebuilt though nothing had happened to them.
+    pub entries_examined: u64,
+    /// Shadow entries removed or written because what they were composed from
+    /// changed (`scan` and the reverse maps).
+    pub entries_changed: u64,
+    /// Shadow entries written by rebuilding, at once or later (`flush-all`,
+    /// `epoch`).
+    pub entries_rebuilt: u64,
+    /// Spans of shadows that were composed anew.
+    pub mends: u64,
+    /// Shadows that were emptied as a whole.
+    pub shadows_dropped: u64,
+    /// Shadow entries written or removed in all:
+    /// changed + dropped with whole shadows + rebuilt.
+    pub host_pte_writes: u64,
+    /// Host map calls for parent changes; those of a rebuild are also in
+    /// `shadow.map_calls`.
+    pub host_map_calls: u64,
+    /// Host unmap calls for parent changes; a shadow that is emptied is one.
+    pub host_unmap_calls: u64,
+    /// 64-byte lines of the policy's own memory that were touched.
+    pub policy_lines: u64,
+    /// Most bytes of the policy's own structures (looked at after each change
+    /// and every 256th operation on a shadow).
+    pub policy_bytes_peak: u64,
+    /// Device faults that a policy answered by building what was missing
+    /// (`epoch`).
+    pub lazy_fills: u64,
+    /// Invalidation commands to the IOMMU because the parent changed.
+    pub hardware_invalidations: u64,
+    /// Device TLBs that would be emptied because the parent changed
+    /// (`nesting = "hardware"`; device TLBs are not modelled).
+    pub device_tlb_flushes: u64,
+    /// 4 KiB pages of host memory pinned, in total.
+    pub pins: u64,
+    /// 4 KiB pages of host memory unpinned, in total.
+    pub unpins: u64,
+    /// Most pins held at one time.
+    pub pins_held_peak: u64,
     /// Cached translations removed because the parent changed.
     pub cached_entries_dropped: u64,
     /// Pages of the parent's layout made up on first use (no recorded table).

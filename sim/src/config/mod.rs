@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::PageSize;
 use crate::parent::Layout;
+use crate::parent_change::hardware::Family;
+use crate::parent_change::pinning::Pinning;
+use crate::parent_change::{self, EpochConfig};
 use crate::sync;
 use crate::walk::WalkCacheConfig;
 
@@ -175,16 +178,32 @@ pub struct ParentConfig {
     pub levels: u32,
     /// Where guest-physical memory lies if the recording has no parent table.
     pub layout: Layout,
-    /// What happens to shadows and caches when the parent changes.
-    pub change: ParentChange,
+    /// How shadows over it follow its changes (software nesting).
+    pub change: parent_change::Kind,
+    /// What the IOMMU drops when it changes under hardware nesting.
+    pub hardware_flush: Family,
+    /// Who pins host memory.
+    pub pinning: Pinning,
+    /// Settings of `change = "epoch"`.
+    pub epoch: EpochKeys,
 }
 
-/// Parent-change policies.
+/// Settings of the parent-change policy `epoch`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ParentChange {
-    /// Drop every shadow and everything cached, then rebuild.
-    FlushAll,
+#[serde(deny_unknown_fields)]
+pub struct EpochKeys {
+    /// What one fault rebuilds.
+    pub fill: LargestPage,
+    /// Entries rebuilt, and pages of obsolete tables freed, in the background
+    /// per event other than an access; 0 = none.
+    pub step_entries: u64,
+}
+
+impl EpochKeys {
+    /// As the policy's settings.
+    pub fn policy(&self) -> EpochConfig {
+        EpochConfig { fill_shift: self.fill.size().shift() }
+    }
 }
 
 /// Shadow synchronisation.

@@ -56,6 +56,11 @@ impl Epoch {
         self.generation
     }
 
+    /// True if something may be missing in a child's shadow.
+    pub fn is_incomplete(&self, child: ChildId) -> bool {
+        self.children.get(&child).is_some_and(|c| c.incomplete)
+    }
+
     /// Obsolete tables that are not freed yet, in 4 KiB nodes.
     pub fn retired_nodes(&self) -> u64 {
         self.retired.iter().map(|t| t.nodes() as u64).sum()

@@ -26,6 +26,7 @@ pub enum Family {
     /// Arm SMMUv3: `TLBI_S2_IPA` for the range, then `TLBI_NH_ALL` for the
     /// VMID ("all the nested S1 ASIDs have to be flushed", Linux
     /// `arm_smmu_tlb_inv_range_domain`), and the ATC entirely.
+    #[serde(rename = "arm-smmuv3")]
     ArmSmmuV3,
     /// RISC-V: `IOTINVAL.GVMA` with the GPA; entries derived from matching
     /// second-stage leaves go, whatever their IOVA (RISC-V IOMMU
@@ -60,6 +61,10 @@ pub struct ParentRange<'a> {
     pub own: Option<Tag>,
     /// Tags of all children that nest on it.
     pub children: &'a [Tag],
+    /// Domain ids of these children; a domain may have several tags.
+    pub domains: u64,
+    /// Devices in these domains.
+    pub devices: u64,
 }
 
 /// Drops what `family` drops. When it returns, no entry leads into `hosts`
@@ -84,11 +89,11 @@ pub fn parent_changed<S: Store>(
         Family::IntelVtd | Family::ArmSmmuV3 => {
             counters.commands += match family {
                 // One descriptor per domain id.
-                Family::IntelVtd => range.children.len() as u64,
+                Family::IntelVtd => range.domains,
                 // S2_IPA and NH_ALL, once for the VMID.
                 _ => 2,
             };
-            counters.device_tlb_flushes += range.children.len() as u64;
+            counters.device_tlb_flushes += range.devices;
             for tag in range.children {
                 counters.entries_dropped += iotlb.invalidate_tag(*tag) as u64;
             }
@@ -107,7 +112,7 @@ pub fn parent_changed<S: Store>(
                 let page = PageRange::new(key.base(), key.base() + key.size().bytes());
                 counters.entries_dropped += iotlb.invalidate(key.tag(), page) as u64;
             }
-            counters.device_tlb_flushes += range.children.len() as u64;
+            counters.device_tlb_flushes += range.devices;
         }
     }
 }

@@ -75,6 +75,16 @@ impl Kind {
             Kind::Epoch => "epoch",
         }
     }
+
+    /// True if the policy keeps an index of the children's records, so that it
+    /// must be told of every operation on a shadow; the others ignore
+    /// [`ParentChange::mapped`] and [`ParentChange::unmapped`].
+    pub fn keeps_records(self) -> bool {
+        match self {
+            Kind::Rmap | Kind::RmapInterval | Kind::RmapLinked => true,
+            Kind::FlushAll | Kind::Scan | Kind::Epoch => false,
+        }
+    }
 }
 
 /// A child of the level that changes; the number is the owner's.
@@ -240,13 +250,19 @@ pub enum Policy {
 impl Policy {
     /// The policy of this name with default settings.
     pub fn of_kind(kind: Kind) -> Policy {
+        Policy::with_epoch(kind, &EpochConfig::default())
+    }
+
+    /// The policy of this name; `epoch` are the settings of [`Epoch`], the only
+    /// one that has any.
+    pub fn with_epoch(kind: Kind, epoch: &EpochConfig) -> Policy {
         match kind {
             Kind::FlushAll => Policy::FlushAll(FlushAll::new(&())),
             Kind::Scan => Policy::Scan(Scan::new(&())),
             Kind::Rmap => Policy::Rmap(Rmap::new(&())),
             Kind::RmapInterval => Policy::RmapInterval(RmapInterval::new(&())),
             Kind::RmapLinked => Policy::RmapLinked(RmapLinked::new(&())),
-            Kind::Epoch => Policy::Epoch(Epoch::new(&EpochConfig::default())),
+            Kind::Epoch => Policy::Epoch(Epoch::new(epoch)),
         }
     }
 }
@@ -304,6 +320,12 @@ impl Policy {
     /// [`ParentChange::step`].
     pub fn step(&mut self, budget: u64, shadows: &mut dyn Shadows, work: &mut Work) -> bool {
         each!(self, p => p.step(budget, shadows, work))
+    }
+
+    /// True if shadow entries of a child may be missing that a fault or a step
+    /// would build.
+    pub fn is_incomplete(&self, child: ChildId) -> bool {
+        matches!(self, Policy::Epoch(epoch) if epoch.is_incomplete(child))
     }
 
     /// [`ParentChange::memory_bytes`].

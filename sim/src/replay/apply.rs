@@ -5,7 +5,6 @@ use super::engine::Engine;
 use super::spaces::SpaceId;
 use crate::cache::{PageRange, Store, Tag};
 use crate::events::{Event, Flags, Kind, PAGE_MASK, PAGE_SIZE, Perm, Scope};
-use crate::results::ShadowCounters;
 use crate::shadow::{ShadowOp, SyncContext};
 use crate::sync;
 
@@ -30,10 +29,8 @@ impl<S: Store> Engine<S> {
             Kind::Unmap => self.guest_unmap(e, number),
             Kind::Invalidate => {
                 self.guest_invalidate(e, number);
-                if let Some(v) = &mut self.verifier
-                    && v.look_is_due()
-                {
-                    v.settled(number, &self.spaces, &self.parent);
+                if self.verifier.as_ref().is_some_and(|v| v.look_is_due()) {
+                    self.look_at_shadows(number);
                 }
             }
             Kind::HostInvalidate => {
@@ -41,7 +38,7 @@ impl<S: Store> Engine<S> {
                     self.hardware_invalidate(e);
                 }
             }
-            Kind::ParentMap => self.parent_map(e, number),
+            Kind::ParentMap => self.parent_map(e),
             Kind::ParentUnmap => self.parent_unmap(e, number),
             Kind::Attach => {
                 let space = self.spaces.of_domain(e.domain, &mut self.parent).map_err(limit)?;
@@ -52,16 +49,15 @@ impl<S: Store> Engine<S> {
                     self.counters.diagnostics.unattributed += 1;
                 }
             }
-            Kind::Marker => {
-                if let Some(v) = &mut self.verifier {
-                    v.settled(number, &self.spaces, &self.parent);
-                }
-            }
+            Kind::Marker => self.look_at_shadows(number),
             Kind::ShadowMap | Kind::ShadowUnmap => {
                 if let Some(v) = &mut self.verifier {
                     v.recorded_shadow_op(number, e);
                 }
             }
+        }
+        if self.lazy {
+            self.rebuild_in_background();
         }
         if self.exposed {
             let everything = match e.kind {
@@ -81,40 +77,6 @@ impl<S: Store> Engine<S> {
             self.look_at_exposure(number, e.time_ns, everything);
         }
         Ok(())
-    }
-
-    fn parent_map(&mut self, e: &Event, number: u64) {
-        self.counters.parent.maps += 1;
-        if e.size == 0 {
-            return;
-        }
-        let perm = or_rw(e.flags.perm());
-        let mapped = whole_pages(e)
-            .filter(|(gpa, hpa, len)| self.parent.map(*gpa, *hpa, *len, perm).is_ok());
-        let Some((gpa, hpa, len)) = mapped else {
-            self.counters.diagnostics.beyond_width += 1;
-            return;
-        };
-        self.parent_changed(gpa, len, number);
-        if let Some(v) = &mut self.verifier
-            && self.parent.table().is_some()
-        {
-            v.parent_map(gpa, hpa, len);
-        }
-    }
-
-    fn parent_unmap(&mut self, e: &Event, number: u64) {
-        self.counters.parent.unmaps += 1;
-        self.before_parent_unmap(e.addr, e.size);
-        if self.parent.unmap(e.addr, e.size) == 0 {
-            self.counters.diagnostics.unmaps_of_unmapped += 1;
-        }
-        self.parent_changed(e.addr, e.size, number);
-        self.parent_unmapped(number, e.time_ns);
-        if let Some(v) = &mut self.verifier {
-            let hosts = v.parent_unmap(e.addr, e.size);
-            v.nothing_leads_into(number, &hosts, &self.iotlb, &self.caches, &self.spaces);
-        }
     }
 
     /// What an invalidation event reaches; `None` if its domain is unknown
@@ -170,58 +132,12 @@ impl<S: Store> Engine<S> {
                 // QEMU unmaps the whole address space and replays it at the
                 // next context invalidation (vtd_address_space_refresh_all).
                 shadow.clear();
+                self.emptied(id);
                 self.resync(id);
             }
             self.completed(id, None);
         }
         self.caches.invalidate_parent();
-    }
-
-    /// Rebuilds a shadow that was cleared, without counting guest operations.
-    fn resync(&mut self, id: SpaceId) {
-        let space = self.spaces.get_mut(id);
-        let (Some(child), Some(shadow)) = (&mut space.child, &mut space.shadow) else { return };
-        if child.leaves() == 0 || self.policy.fills_on_fault() {
-            return;
-        }
-        let end = 1 << child.width();
-        let mut work = ShadowCounters { syncs: 1, ..ShadowCounters::default() };
-        let (parent, ops) = (&self.parent, &mut self.ops);
-        let cx = &mut SyncContext { child, parent, ops, counters: &mut work };
-        shadow.sync(cx, 0, end);
-        self.ops.clear();
-        if !self.policy.wants_invalidations() {
-            // The VMM replays its own record of the calls: no guest entry is read.
-            work.entries_examined = 0;
-            work.pte_reads = 0;
-            work.skipped = 0;
-        }
-        self.counters.shadow.add(&work);
-    }
-
-    /// The parent changed under `[gpa, gpa + len)`: policy `flush-all`.
-    fn parent_changed(&mut self, _gpa: u64, _len: u64, _number: u64) {
-        let before = self.iotlb.invalidated;
-        self.caches.invalidate_parent();
-        for id in self.spaces.ids() {
-            if !self.host_invalidations {
-                self.drop_space(id);
-            }
-            let space = self.spaces.get_mut(id);
-            // Calls that found no memory behind their GPAs left nothing in
-            // the shadow, but the VMM knows them.
-            let calls = match &space.child {
-                Some(child) if !self.policy.wants_invalidations() => child.leaves(),
-                _ => 0,
-            };
-            if let Some(shadow) = &mut space.shadow
-                && shadow.table().leaves() + shadow.synced().leaves() + calls > 0
-            {
-                self.counters.parent.shadow_entries_dropped += shadow.clear();
-                self.resync(id);
-            }
-        }
-        self.counters.parent.cached_entries_dropped += self.iotlb.invalidated - before;
     }
 
     /// Runs a policy on a space's shadow and carries its operations out.
@@ -262,6 +178,9 @@ impl<S: Store> Engine<S> {
         }
         if let Some(v) = &mut self.verifier {
             v.shadow_ops(number, &self.ops);
+        }
+        if self.followed {
+            self.follow(id);
         }
         self.ops.clear();
         outcome

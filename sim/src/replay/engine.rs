@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::encode::{Changes, Doorbell};
 use super::exposure::Exposure;
 use super::inject::PendingNotify;
+use super::parents::Follower;
 use super::series::SeriesBuilder;
 use super::spaces::{PARENT_SPACE, Route, Spaces};
 use super::warm::GROUP;
@@ -15,10 +16,11 @@ use crate::events::{
     Chunk, DomainId, Flags, Kind, OutputSpace, PageSize, Pasid, Perm, Requester, TraceInfo,
 };
 use crate::parent::Parent;
+use crate::parent_change::Kind as ChangeKind;
 use crate::results::{Counters, DeviceCounters, RunProvenance, RunResult};
 use crate::shadow::ShadowOp;
 use crate::sync;
-use crate::table::PteWrites;
+use crate::table::{Leaf, PteWrites};
 use crate::verify::{Answer, Request, Verifier};
 use crate::walk::{Reads, Stages, WalkCaches};
 
@@ -35,6 +37,15 @@ pub(super) struct Engine<S> {
     pub(super) iotlb: Iotlb<S>,
     pub(super) caches: WalkCaches,
     pub(super) policy: sync::Policy,
+    /// Follows the parent's changes; taken out while it works.
+    pub(super) follower: Option<Box<Follower>>,
+    /// The follower wants to hear of every operation on a shadow.
+    pub(super) followed: bool,
+    /// Shadows are completed on faults and in the background after a change
+    /// of the parent.
+    pub(super) lazy: bool,
+    /// Device faults may fill shadows.
+    faults_fill: bool,
     pub(super) counters: Counters,
     pub(super) provenance: RunProvenance,
     pub(super) pending: PendingNotify,
@@ -93,6 +104,12 @@ impl<S: Store> Engine<S> {
                 config.nested_cache,
             ),
             policy: sync::Policy::of_kind(config.sync.policy),
+            followed: Follower::listens(config),
+            lazy: software && config.parent.change == ChangeKind::Epoch,
+            faults_fill: software
+                && (config.sync.policy == sync::Kind::Demand
+                    || config.parent.change == ChangeKind::Epoch),
+            follower: Some(Box::new(Follower::new(config))),
             counters: Counters::default(),
             provenance,
             pending: PendingNotify::default(),
@@ -277,8 +294,9 @@ impl<S: Store> Engine<S> {
         w.nested_cache_hits += reads.nested_hits;
         self.devices[route.device as usize].memory_reads += reads.total();
         if walked.is_err()
-            && self.policy.fills_on_fault()
-            && self.page_request(route.space, addr, needed, event)
+            && self.faults_fill
+            && (self.lazy_fill(route.space, addr)
+                || self.page_request(route.space, addr, needed, event))
         {
             return self.ask_again(route, addr, needed, event);
         }
@@ -348,9 +366,27 @@ impl<S: Store> Run for Engine<S> {
         Ok(())
     }
 
+    fn settle(&mut self) {
+        self.add_causes();
+        self.flush_pending(self.info.events);
+        self.rebuild_everything();
+    }
+
+    fn for_each_shadow_leaf(&self, f: &mut dyn FnMut(u32, u64, Leaf)) {
+        for id in self.spaces.ids() {
+            if let Some(shadow) = &self.spaces.get(id).shadow {
+                shadow.table().visit(0, u64::MAX, &mut |iova, leaf| {
+                    f(id.0, iova, leaf);
+                    true
+                });
+            }
+        }
+    }
+
     fn finish(mut self: Box<Self>) -> Result<RunResult, ReplayError> {
         self.add_causes();
         self.flush_pending(self.info.events);
+        self.end_of_changes();
         let c = &mut self.counters;
         c.iotlb.lookups = c.iotlb.hits + c.iotlb.misses;
         c.iotlb.evictions = self.iotlb.evictions;
@@ -369,19 +405,17 @@ impl<S: Store> Run for Engine<S> {
             let encoding = &p.invalidation_encoding;
             p.invalidations += &format!("; page-selective ones re-encoded as {encoding}");
         }
+        if self.verifier.is_some() {
+            self.settle();
+            self.look_at_shadows(self.info.events);
+        }
+        let verify = self.verifier.take().map(|v| v.finish());
         let mut devices: Vec<_> = self.spaces.device_ids.iter().zip(self.devices).collect();
         devices.sort_by_key(|(id, _)| **id);
         let devices = devices
             .into_iter()
             .map(|(id, counters)| DeviceCounters { device: id.to_string(), ..counters })
             .collect();
-        let verify = match self.verifier {
-            Some(mut v) => {
-                v.settled(self.info.events, &self.spaces, &self.parent);
-                Some(v.finish())
-            }
-            None => None,
-        };
         let events = self.info.events;
         Ok(RunResult {
             exposure: self.exposure.map(|e| e.finish(events)),

@@ -6,6 +6,8 @@ mod engine;
 mod exposure;
 mod guest;
 mod inject;
+mod over_parent;
+mod parents;
 mod series;
 pub(crate) mod spaces;
 mod warm;
@@ -15,6 +17,7 @@ use crate::cache::{FlushWhenFullStore, SetAssocStore};
 use crate::config::{Config, PageMatch, ReplacementKind};
 use crate::events::{Chunk, TraceInfo};
 use crate::results::RunResult;
+use crate::table::Leaf;
 use engine::Engine;
 
 /// Why a replay cannot go on.
@@ -47,6 +50,8 @@ pub struct Replay(Box<dyn Run>);
 /// that the loop over events is compiled for each type.
 trait Run: Send {
     fn run(&mut self, chunk: &Chunk) -> Result<(), ReplayError>;
+    fn settle(&mut self);
+    fn for_each_shadow_leaf(&self, f: &mut dyn FnMut(u32, u64, Leaf));
     fn finish(self: Box<Self>) -> Result<RunResult, ReplayError>;
 }
 
@@ -89,6 +94,19 @@ impl Replay {
     /// [`ReplayError::TooManyTags`]; the replay is over then.
     pub fn run(&mut self, chunk: &Chunk) -> Result<(), ReplayError> {
         self.0.run(chunk)
+    }
+
+    /// Does all work that policies put off: invalidations that are pending for
+    /// recent maps, and shadows that `epoch` has not rebuilt yet. Counts
+    /// nothing of the latter, which a longer trace would have done in time.
+    pub fn settle(&mut self) {
+        self.0.settle();
+    }
+
+    /// Calls `f(space, iova, leaf)` for every shadow leaf (IOVA to HPA), by
+    /// space in the order of first use, then by address.
+    pub fn for_each_shadow_leaf(&self, f: &mut dyn FnMut(u32, u64, Leaf)) {
+        self.0.for_each_shadow_leaf(f);
     }
 
     /// Ends the replay.

@@ -84,6 +84,8 @@ impl<S: Store> Hardware<S> {
                         hosts: hosts.as_deref().unwrap_or(&everywhere),
                         own: None,
                         children: &children,
+                        domains: children.len() as u64,
+                        devices: children.len() as u64,
                     };
                     let caches = self.by_parent.entry(node).or_insert_with(self.make);
                     let counters = &mut self.flushes;

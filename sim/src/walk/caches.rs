@@ -99,6 +99,13 @@ impl WalkCaches {
         each!(self, c => c.invalidate_parent());
     }
 
+    /// Drops stage-2 pointers and the nested cache. Stage-1 pointers stay:
+    /// those of a shadow are host addresses of the host's own memory, which
+    /// no change of the parent moves.
+    pub fn invalidate_stage2(&mut self) {
+        each!(self, c => c.invalidate_stage2());
+    }
+
     /// Calls `f(gpa, leaf)` for every entry of the nested cache.
     pub fn for_each_nested(&self, f: impl FnMut(u64, Leaf)) {
         match self {

@@ -94,6 +94,8 @@ pub trait Lookup {
     fn invalidate_stage1_tag(&mut self, tag: Tag);
     /// Drops all that came from the parent.
     fn invalidate_parent(&mut self);
+    /// Drops stage-2 pointers and the parent's leaves.
+    fn invalidate_stage2(&mut self);
 }
 
 /// No caches.
@@ -122,6 +124,7 @@ impl Lookup for NoCaches {
     fn invalidate_stage1(&mut self, _: Tag, _: u64, _: u64) {}
     fn invalidate_stage1_tag(&mut self, _: Tag) {}
     fn invalidate_parent(&mut self) {}
+    fn invalidate_stage2(&mut self) {}
 }
 
 /// Caches of pointers `N` by stage and level, and of the parent's leaves `L`.
@@ -243,7 +246,14 @@ impl<N: LruCache<NodeRef>, L: LruCache<Cached>> Lookup for Shortcuts<N, L> {
     }
 
     fn invalidate_parent(&mut self) {
-        for cache in self.stage2.iter_mut().chain(&mut self.stage1).flatten() {
+        for cache in self.stage1.iter_mut().flatten() {
+            cache.remove_if(|_| true);
+        }
+        self.invalidate_stage2();
+    }
+
+    fn invalidate_stage2(&mut self) {
+        for cache in self.stage2.iter_mut().flatten() {
             cache.remove_if(|_| true);
         }
         if let Some(nested) = &mut self.nested {

@@ -96,14 +96,11 @@ impl<S: Store> Engine<S> {
                     }
                 });
             }
-            if let Some(shadow) = &self.spaces.get(space).shadow {
-                shadow.table().visit(start, end, &mut |at, leaf| {
-                    for piece in shared(at, leaf.size.bytes(), leaf.out) {
-                        exposure.add_shadowed(Witness { unmap, space, piece });
-                    }
-                    true
-                });
-            }
+            self.visit_shadow(space, start, end, &mut |at, len, out| {
+                for piece in shared(at, len, out) {
+                    exposure.add_shadowed(Witness { unmap, space, piece });
+                }
+            });
             if exposure.open[unmap as usize].left == 0 {
                 exposure.free.push(unmap);
                 exposure.closed(0, 0);
@@ -253,12 +250,9 @@ impl<S: Store> Engine<S> {
 
     fn is_shadowed(&self, w: &Witness) -> bool {
         let mut found = false;
-        if let Some(shadow) = &self.spaces.get(w.space).shadow {
-            shadow.table().visit(w.piece.iova, w.piece.end(), &mut |at, leaf| {
-                found |= w.piece.shared(at, leaf.size.bytes(), leaf.out).is_some();
-                !found
-            });
-        }
+        self.visit_shadow(w.space, w.piece.iova, w.piece.end(), &mut |at, len, out| {
+            found |= w.piece.shared(at, len, out).is_some();
+        });
         found
     }
 
