@@ -8,6 +8,7 @@ mod configs;
 mod document;
 mod drive;
 mod progress;
+mod study;
 
 use std::io::ErrorKind;
 use std::process::ExitCode;

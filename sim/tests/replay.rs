@@ -13,7 +13,8 @@ use ioasim_sim::sync::Kind as Sync;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use world::{
-    FRAME, Invalidations, Step, Trace, World, cases, complete, config, replay, step, trace, verified,
+    FRAME, Invalidations, Step, Trace, World, cases, complete, config, replay, step, trace,
+    verified,
 };
 
 /// Small and odd caches: evictions and conflicts everywhere.

@@ -176,7 +176,9 @@ fn what_each_policy_costs() {
                 assert_eq!(c.host_pte_writes, 2 * (63 + 64));
                 assert_eq!((misses, c.policy_bytes_peak), (128, 0));
             }
-            ChangePolicy::Scan | ChangePolicy::Rmap | ChangePolicy::RmapInterval
+            ChangePolicy::Scan
+            | ChangePolicy::Rmap
+            | ChangePolicy::RmapInterval
             | ChangePolicy::RmapLinked => {
                 assert_eq!((c.mends, c.entries_changed, c.shadow_entries_dropped), (2, 2, 1));
                 assert_eq!((c.host_unmap_calls, c.host_map_calls), (1, 1), "{policy:?}");
@@ -255,13 +257,18 @@ fn an_empty_root_does_not_close_an_exposure() {
         child(Kind::Unmap, 3),
         parent(Kind::ParentUnmap, 100, 1),
         parent(Kind::ParentMap, 100, 1),
-        Event { domain: DomainId(0), requester: DEVICE, addr: 3 * PAGE_SIZE, flags: Flags::READ, ..Event::new(Kind::Dma) },
+        Event {
+            domain: DomainId(0),
+            requester: DEVICE,
+            addr: 3 * PAGE_SIZE,
+            flags: Flags::READ,
+            ..Event::new(Kind::Dma)
+        },
         Event { flags, ..child(Kind::Invalidate, 0) },
     ]);
     for policy in ["scan", "epoch"] {
         let change = format!("parent.change={policy}");
-        let settings =
-            [change.as_str(), "report.exposure=true", "parent.epoch.step_entries=0"];
+        let settings = [change.as_str(), "report.exposure=true", "parent.epoch.step_entries=0"];
         let result = replay(&config("sw-nested-invalidate", &settings), &trace, true, 7);
         let e = result.exposure.unwrap();
         assert_eq!((e.unmaps, e.closed_later, e.events_max, e.stale_dma), (2, 1, 4, 1), "{policy}");

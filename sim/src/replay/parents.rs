@@ -206,13 +206,7 @@ impl<S: Store> Engine<S> {
         };
         let family = self.config.parent.hardware_flush;
         let mut flushed = FlushCounters::default();
-        hardware::parent_changed(
-            family,
-            &range,
-            &mut self.iotlb,
-            &mut self.caches,
-            &mut flushed,
-        );
+        hardware::parent_changed(family, &range, &mut self.iotlb, &mut self.caches, &mut flushed);
         self.counters.parent.hardware_invalidations += flushed.commands;
         self.counters.parent.device_tlb_flushes += flushed.device_tlb_flushes;
     }
@@ -225,8 +219,7 @@ impl<S: Store> Engine<S> {
     ) -> T {
         let Some(mut follower) = self.follower.take() else { return T::default() };
         let mut work = Work::default();
-        let result =
-            run(&mut follower.policy, &mut OverParent { engine: self, kind }, &mut work);
+        let result = run(&mut follower.policy, &mut OverParent { engine: self, kind }, &mut work);
         let c = &mut self.counters.parent;
         c.entries_examined += work.entries_examined;
         c.entries_changed += work.entries_changed;
@@ -400,9 +393,12 @@ impl<S: Store> Engine<S> {
     pub(super) fn rebuild_everything(&mut self) {
         if self.lazy {
             let counted = self.counters.clone();
-            self.with_follower(ChangeKind::Added, |policy, shadows, work| {
-                while policy.step(u64::MAX, shadows, work) {}
-            });
+            self.with_follower(
+                ChangeKind::Added,
+                |policy, shadows, work| {
+                    while policy.step(u64::MAX, shadows, work) {}
+                },
+            );
             self.counters = counted;
         }
     }

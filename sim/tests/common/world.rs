@@ -24,13 +24,38 @@ pub fn config(preset: &str, settings: &[&str]) -> Config {
 /// One step of a guest.
 #[derive(Clone, Debug)]
 pub enum Step {
-    Map { domain: u32, page: u64, gpa_page: u64, pages: u64, perm: Perm },
-    Unmap { domain: u32, page: u64, pages: u64 },
-    Dma { device: u32, page: u64, needed: Perm },
+    Map {
+        domain: u32,
+        page: u64,
+        gpa_page: u64,
+        pages: u64,
+        perm: Perm,
+    },
+    Unmap {
+        domain: u32,
+        page: u64,
+        pages: u64,
+    },
+    Dma {
+        device: u32,
+        page: u64,
+        needed: Perm,
+    },
     /// Guest pages, to a part of host memory.
-    ParentMap { page: u64, pages: u64, host: u64, perm: Perm },
-    ParentUnmap { page: u64, pages: u64 },
-    Invalidate { domain: u32, scope: Scope },
+    ParentMap {
+        page: u64,
+        pages: u64,
+        host: u64,
+        perm: Perm,
+    },
+    ParentUnmap {
+        page: u64,
+        pages: u64,
+    },
+    Invalidate {
+        domain: u32,
+        scope: Scope,
+    },
     Marker,
     Reset,
 }
@@ -75,11 +100,13 @@ pub fn step(parent: bool) -> impl Strategy<Value = Step> {
         proptest::sample::select(vec![Scope::Page, Scope::Domain, Scope::Global, Scope::Context]);
     let parent_weight = if parent { 3 } else { 0 };
     // Whole frames, and pages where mappings begin.
-    let change = || prop_oneof![
-        3 => (0..FRAMES - 1, 1..3u64).prop_map(|(f, n)| (f * 512, n * 512)),
-        2 => (0..FRAMES - 1, 0..6u64, 1..4u64).prop_map(|(f, p, n)| (f * 512 + p, n)),
-        1 => (0..(FRAMES - 1) * 512, 1..4u64),
-    ];
+    let change = || {
+        prop_oneof![
+            3 => (0..FRAMES - 1, 1..3u64).prop_map(|(f, n)| (f * 512, n * 512)),
+            2 => (0..FRAMES - 1, 0..6u64, 1..4u64).prop_map(|(f, p, n)| (f * 512 + p, n)),
+            1 => (0..(FRAMES - 1) * 512, 1..4u64),
+        ]
+    };
     prop_oneof![
         8 => (0..DOMAINS, page(), gpa, pages(), perm()).prop_map(
             |(domain, page, gpa_page, pages, perm)| {
@@ -226,8 +253,7 @@ impl World {
         let Some(parent) = &self.parent else { return Some(gpa_page * PAGE_SIZE) };
         let (host, granted) = *parent.get(&gpa_page)?;
         let perm = perm.and(granted);
-        (perm != Perm::NONE && perm.allows(needed))
-            .then_some(host * PAGE_SIZE)
+        (perm != Perm::NONE && perm.allows(needed)).then_some(host * PAGE_SIZE)
     }
 
     pub fn dma(&mut self, device: u32, page: u64, needed: Perm) {
@@ -310,4 +336,3 @@ pub fn verified(config: &Config, trace: &Trace) -> (RunResult, Verify) {
     let verify = result.verify.clone().unwrap();
     (result, verify)
 }
-
