@@ -16,7 +16,7 @@ pub use data::{
 
 use crate::error::Result;
 use crate::figures::DataTable;
-use crate::format::{bytes, duration, factor, list, percent, rate, short_count, thousands};
+use crate::format::{bytes, duration, factor, list, percent, plural, rate, short_count, thousands};
 use crate::html::{CSS, JS, markup, render};
 use crate::write::{Written, write_texts};
 
@@ -109,7 +109,10 @@ impl Study {
                 rate(Some(p.policy_bytes as f64 / p.setup.entries as f64)),
                 ns(p.ns),
                 if p.later_ns < p.ns / 100.0 { "-".into() } else { ns(p.later_ns) },
-                self.speedup(p).map_or("-".into(), factor),
+                self.speedup(p).map_or("-".into(), |v| match v {
+                    v if v < 0.995 => rate(Some(v)),
+                    v => factor(v),
+                }),
             ]
         };
         Table {
@@ -243,7 +246,11 @@ impl Study {
                 .filter(added)
                 .map(|m| {
                     let overlap = if m.overlap_percent == 0 { "no" } else { "full" };
-                    format!("{:+.0} % ({} pages, {overlap} overlap)", m.added(), m.batch_pages)
+                    format!(
+                        "{:+.0} % ({}, {overlap} overlap)",
+                        m.added(),
+                        plural(m.batch_pages as usize, "page", "pages")
+                    )
                 })
                 .collect();
             if !parts.is_empty() {

@@ -4,7 +4,7 @@ use super::data::{Axis, Point, Study};
 use super::{POLICIES, bytes_name};
 use crate::error::Result;
 use crate::figures::{Curve, Curves, DataTable, Size, Slot};
-use crate::format::{rate, short_count};
+use crate::format::short_count;
 
 /// A drawn figure.
 pub(super) struct Plot {
@@ -26,7 +26,7 @@ struct Words {
 
 fn time(ns: f64) -> String {
     match ns {
-        n if n < 1e3 => format!("{} ns", rate(Some(n))),
+        n if n < 1e3 => format!("{n} ns"),
         n if n < 1e6 => format!("{} µs", n / 1e3),
         n if n < 1e9 => format!("{} ms", n / 1e6),
         n => format!("{} s", n / 1e9),

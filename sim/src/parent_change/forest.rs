@@ -20,6 +20,9 @@ const BASE: u64 = 0x10_0000;
 /// Where the parent's pages lie in the host.
 const HOST: u64 = 1 << 40;
 
+/// The golden section scatters GPAs.
+const GOLDEN: f64 = 0.618_033_988_749;
+
 /// What a [`Forest`] is made of.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spec {
@@ -58,8 +61,9 @@ impl Spec {
     }
 }
 
-/// Scatters numbers below `of`: multiplication by a number near its golden
-/// section that has no factor in common with it.
+/// Scatters numbers below `of`: multiplication by a number near a share of it
+/// that has no factor in common with it. Scatters of one number by shares
+/// that are not related do not follow each other.
 #[derive(Clone, Copy, Debug)]
 pub struct Scatter {
     by: u64,
@@ -67,12 +71,12 @@ pub struct Scatter {
 }
 
 impl Scatter {
-    /// For numbers below `of`.
-    pub fn new(of: u64) -> Scatter {
+    /// For numbers below `of`; `share` is between 0 and 1, best irrational.
+    pub fn new(of: u64, share: f64) -> Scatter {
         fn gcd(a: u64, b: u64) -> u64 {
             if b == 0 { a } else { gcd(b, a % b) }
         }
-        let mut by = (of as f64 * 0.618_033_988_749) as u64 | 1;
+        let mut by = (of as f64 * share) as u64 | 1;
         while gcd(by, of) > 1 {
             by += 2;
         }
@@ -114,7 +118,7 @@ impl Forest {
         let child = || Child { table: table(), shadow: Shadow::new(LEVELS) };
         let mut forest = Forest {
             spec,
-            scatter: Scatter::new(spec.gpas().div_ceil(spec.run)),
+            scatter: Scatter::new(spec.gpas().div_ceil(spec.run), GOLDEN),
             parent: table(),
             children: (0..spec.children).map(|_| child()).collect(),
             captured: false,

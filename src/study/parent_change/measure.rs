@@ -6,6 +6,10 @@ use ioasim_sim::parent_change::forest::{Forest, Scatter};
 use ioasim_sim::parent_change::{Policy, Work};
 use rustix::time::{ClockId, clock_gettime};
 
+/// Inverse of the plastic number: places of changes are scattered by it, so
+/// that they do not follow the forest's own order of GPAs.
+const PLASTIC: f64 = 0.754_877_666_247;
+
 /// CPU time of this thread in ns.
 pub fn cpu_ns() -> f64 {
     let t = clock_gettime(ClockId::ThreadCPUTime);
@@ -29,7 +33,7 @@ pub struct Unmaps {
 /// which is not measured.
 pub fn unmaps(forest: &mut Forest, policy: &mut Policy, len: u64, count: u64) -> Unmaps {
     let ranges = forest.memory_end().div_ceil(len);
-    let scatter = Scatter::new(ranges);
+    let scatter = Scatter::new(ranges, PLASTIC);
     let order: Vec<u64> = (0..count.min(ranges)).map(|i| scatter.at(i) * len).collect();
     let mut work = Work::default();
     let start = cpu_ns();
@@ -66,7 +70,7 @@ pub struct MapPath {
 }
 
 /// Pages that one round of [`map_path`] changes.
-const CHURN: u64 = 1 << 16;
+const CHURN: u64 = 1 << 15;
 
 /// The guest unmaps and maps `batch` consecutive pages at a time at scattered
 /// places, and the VMM follows: walk of the invalidated range, shadow entries,
@@ -83,7 +87,7 @@ pub fn map_path(
     let batch = batch.min(spec.per_child());
     let batches = spec.per_child() / batch;
     let count = (CHURN / batch).clamp(1, batches * spec.children);
-    let scatter = Scatter::new(batches * spec.children);
+    let scatter = Scatter::new(batches * spec.children, PLASTIC);
     let places: Vec<(u32, u64)> = (0..count)
         .map(|i| {
             let n = scatter.at(round * count + i);
