@@ -1,6 +1,7 @@
 //! Arguments.
 
 mod parent_change;
+mod study;
 
 use std::path::PathBuf;
 
@@ -8,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use parent_change::{Overlay, ParentChange};
+pub use study::{ParentChangeStudy, Study};
 
 /// Replays guests' DMA map / unmap / invalidate / access traces through
 /// hardware-nested and software-nested (shadow page table) IOMMU
@@ -45,6 +47,9 @@ pub enum Command {
     Trace(Trace),
     /// Make the report again from one or several result.json.
     Report(Report),
+    /// Run a study that ships with ioasim: many runs and the report that explains them.
+    #[command(subcommand)]
+    Study(Study),
     /// List and show configurations that ship with ioasim.
     #[command(subcommand)]
     Preset(Preset),

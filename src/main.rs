@@ -9,6 +9,7 @@ mod document;
 mod drive;
 mod fan_out;
 mod progress;
+mod study;
 
 use std::io::ErrorKind;
 use std::process::ExitCode;

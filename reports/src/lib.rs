@@ -37,6 +37,7 @@ mod format;
 mod html;
 mod measure;
 mod read;
+pub mod study;
 mod summary;
 mod tables;
 mod write;

@@ -42,9 +42,14 @@ pub fn write_all(dir: &Path, documents: &[Document]) -> Result<Written> {
         };
         texts.push((name, document.to_json()?));
     }
+    write_texts(dir, &texts)
+}
+
+/// Writes texts by name into `dir`, all or none.
+pub(crate) fn write_texts(dir: &Path, texts: &[(String, String)]) -> Result<Written> {
     let folder = |source| Error::Folder { path: dir.to_owned(), source };
     std::fs::create_dir_all(dir).map_err(folder)?;
-    for (name, _) in &texts {
+    for (name, _) in texts {
         let path = dir.join(name);
         if path.is_dir() {
             let source = std::io::Error::from(std::io::ErrorKind::IsADirectory);
@@ -53,7 +58,7 @@ pub fn write_all(dir: &Path, documents: &[Document]) -> Result<Written> {
     }
     // All temporary files first: if one fails, nothing was replaced.
     let mut pending = Vec::with_capacity(texts.len());
-    for (name, text) in &texts {
+    for (name, text) in texts {
         pending.push((dir.join(name), temporary(dir, text.as_bytes(), folder)?));
     }
     let mut files = Vec::with_capacity(pending.len());

@@ -5,6 +5,7 @@ mod generate;
 mod preset;
 mod replay;
 mod report;
+mod study;
 mod trace;
 
 use std::io::Write;
@@ -29,6 +30,7 @@ pub fn run(cli: Cli) -> Result<()> {
             generate::parent_change(&args, cli.quiet)
         }
         Command::Report(args) => report::run(&args),
+        Command::Study(args) => study::run(&args, cli.quiet),
         Command::Preset(args) => preset::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -4,6 +4,7 @@
 mod axis;
 mod bars;
 mod canvas;
+mod curves;
 mod devices;
 mod hit_rate;
 mod hit_rate_time;
@@ -14,6 +15,8 @@ mod shadow_work;
 mod timeline;
 mod walk_reads;
 
+pub(crate) use curves::{Curve, Curves};
+pub(crate) use palette::Slot;
 pub(crate) use palette::{PATTERNS, slot_class, slots};
 
 use crate::document::Document;

@@ -15,6 +15,23 @@ const SLOTS: [&str; 10] = ["n0", "n1", "h0", "h1", "h2", "s0", "s1", "s2", "s3",
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot(u8);
 
+impl Slot {
+    /// The slot of a parent-change policy, or of no policy: the reverse maps
+    /// are blue, like hardware; what looks at everything is warm.
+    pub(crate) fn of_policy(name: &str) -> Slot {
+        let class = match name {
+            "flush-all" => "s0",
+            "scan" => "s1",
+            "rmap" => "h1",
+            "rmap-interval" => "s4",
+            "rmap-linked" => "h0",
+            "epoch" => "s2",
+            _ => "n0",
+        };
+        Slot(SLOTS.iter().position(|s| *s == class).unwrap_or(0) as u8)
+    }
+}
+
 /// One slot per run; runs of the same nesting get different slots as long as
 /// there are any.
 pub(crate) fn slots<'a>(runs: impl Iterator<Item = &'a RunResult>) -> Vec<Slot> {

@@ -65,8 +65,8 @@ pub(super) fn page(documents: &[Document]) -> Result<Page> {
         many => format!("{} traces · ioasim", many.len()),
     };
     Ok(Page {
-        css: markup(include_str!("style.css")),
-        js: markup(include_str!("script.js")),
+        css: markup(super::CSS),
+        js: markup(super::JS),
         patterns: markup(PATTERNS),
         title,
         version: versions(documents),

@@ -18,10 +18,11 @@ use crate::document::Document;
 use crate::error::{Error, Result};
 
 /// Templates by name; all are HTML.
-const TEMPLATES: [(&str, &str); 4] = [
+const TEMPLATES: [(&str, &str); 5] = [
     ("page.html", include_str!("templates/page.html")),
     ("section.html", include_str!("templates/section.html")),
     ("provenance.html", include_str!("templates/provenance.html")),
+    ("study.html", include_str!("templates/study.html")),
     ("macros.html", include_str!("templates/macros.html")),
 ];
 
@@ -34,17 +35,26 @@ pub fn index_html(documents: &[Document]) -> Result<String> {
     if documents.is_empty() {
         return Err(Error::NoDocuments);
     }
+    render("page.html", &context::page(documents)?)
+}
+
+/// Fills a template.
+pub(crate) fn render(template: &str, page: &impl serde::Serialize) -> Result<String> {
     let mut env = Environment::new();
     env.set_auto_escape_callback(|_| AutoEscape::Html);
     env.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     for (name, source) in TEMPLATES {
         env.add_template(name, source)?;
     }
-    let page = context::page(documents)?;
-    Ok(env.get_template("page.html")?.render(Value::from(Serde(&page)))?)
+    Ok(env.get_template(template)?.render(Value::from(Serde(page)))?)
 }
 
+/// The style sheet.
+pub(crate) const CSS: &str = include_str!("style.css");
+/// The script.
+pub(crate) const JS: &str = include_str!("script.js");
+
 /// Marks markup of this crate's own making as safe.
-fn markup(text: impl Into<String>) -> Value {
+pub(crate) fn markup(text: impl Into<String>) -> Value {
     Value::from_safe_string(text.into())
 }

@@ -16,11 +16,19 @@ struct Block {
     used: [u64; FANOUT / 64],
 }
 
+const NONE: u32 = u32::MAX;
+/// Keys of the first 256 GiB of 4 KiB pages: at most 2 MiB of array.
+const NEAR: u64 = key(PageSize::Size4K, 1 << 38);
+
 /// The blocks of all pages.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Heads {
     blocks: Vec<Block>,
     free: Vec<u32>,
+    /// Blocks that may be freed.
+    emptied: Vec<u32>,
+    /// Blocks by key, for keys below [`NEAR`]: an array beside the parent.
+    near: Vec<u32>,
     by_key: FxHashMap<u64, u32>,
     last: Option<(u64, u32)>,
     /// Blocks by page size.
@@ -28,12 +36,12 @@ pub(super) struct Heads {
 }
 
 #[inline]
-fn span(size: PageSize) -> u64 {
+const fn span(size: PageSize) -> u64 {
     entry_span(size as u32) * FANOUT as u64
 }
 
 #[inline]
-fn key(size: PageSize, gpa: u64) -> u64 {
+const fn key(size: PageSize, gpa: u64) -> u64 {
     ((gpa / span(size)) << 2) | size as u64
 }
 
@@ -51,7 +59,15 @@ impl Heads {
         block * FANOUT as u32 + ((gpa >> size.shift()) as u32 & (FANOUT as u32 - 1))
     }
 
+    #[inline]
     fn block(&mut self, key: u64, size: PageSize, gpa: u64) -> u32 {
+        match self.near.get(key as usize) {
+            Some(block) if *block != NONE => *block,
+            _ => self.block_by_key(key, size, gpa),
+        }
+    }
+
+    fn block_by_key(&mut self, key: u64, size: PageSize, gpa: u64) -> u32 {
         if let Some(block) = self.by_key.get(&key) {
             return *block;
         }
@@ -68,7 +84,19 @@ impl Heads {
         };
         self.counts[size as usize] += 1;
         self.by_key.insert(key, block);
+        if key < NEAR {
+            let len = self.near.len().max(key as usize + 1);
+            self.near.resize(len, NONE);
+            self.near[key as usize] = block;
+        }
         block
+    }
+
+    /// Reads what [`Heads::used`] will write; see [`super::lists::Lists::touch`].
+    #[inline]
+    pub fn touch(&self, head: u32) -> u32 {
+        let block = &self.blocks[head as usize / FANOUT];
+        block.used[head as usize % FANOUT / 64] as u32 ^ u32::from(block.live)
     }
 
     /// A head got its first entry.
@@ -80,7 +108,8 @@ impl Heads {
         block.live += 1;
     }
 
-    /// A head lost its last entry; its block goes with its last head.
+    /// A head lost its last entry; its block goes with its last head, at the
+    /// next [`Heads::sweep`].
     #[inline]
     pub fn unused(&mut self, head: u32) {
         let number = head as usize / FANOUT;
@@ -89,8 +118,28 @@ impl Heads {
         block.used[i / 64] &= !(1 << (i % 64));
         block.live -= 1;
         if block.live == 0 {
+            self.emptied.push(number as u32);
+        }
+    }
+
+    /// Frees the blocks whose last head went; until then their numbers stay.
+    #[inline]
+    pub fn sweep(&mut self) {
+        while let Some(number) = self.emptied.pop() {
+            if self.blocks[number as usize].live == 0 {
+                self.free_block(number as usize);
+            }
+        }
+    }
+
+    fn free_block(&mut self, number: usize) {
+        let block = &self.blocks[number];
+        let key = key(block.size, block.base);
+        if self.by_key.remove(&key).is_some() {
             self.counts[block.size as usize] -= 1;
-            self.by_key.remove(&key(block.size, block.base));
+            if let Some(near) = self.near.get_mut(key as usize) {
+                *near = NONE;
+            }
             self.free.push(number as u32);
             self.last = None;
         }
@@ -171,6 +220,8 @@ impl Heads {
     /// Bytes of the bookkeeping, without what is kept per head.
     pub fn memory_bytes(&self) -> u64 {
         let map = self.by_key.capacity() * (size_of::<(u64, u32)>() + 1);
-        (self.blocks.capacity() * size_of::<Block>() + self.free.capacity() * 4 + map) as u64
+        (self.blocks.capacity() * size_of::<Block>()
+            + (self.free.capacity() + self.near.capacity()) * 4
+            + map) as u64
     }
 }

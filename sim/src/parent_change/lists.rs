@@ -2,6 +2,9 @@
 
 /// For every head, the slots that lead to its page.
 pub(super) trait Lists: Clone + std::fmt::Debug + Default {
+    /// Child changes that are put off and carried out together; 0 = none.
+    const LOG: usize;
+
     /// Makes room for this many slots and heads.
     fn grow(&mut self, slots: usize, heads: usize);
 
@@ -13,6 +16,18 @@ pub(super) trait Lists: Clone + std::fmt::Debug + Default {
 
     /// Takes a slot out of its list; returns the head if it was the last.
     fn remove(&mut self, slot: u32) -> Option<u32>;
+
+    /// Reads what [`Lists::add`] or [`Lists::remove`] of this slot will need,
+    /// so that it is in the cache by then; the value means nothing. Calls do
+    /// not depend on each other, so their misses overlap.
+    fn touch(&self, _slot: u32, _head: Option<u32>) -> u32 {
+        0
+    }
+
+    /// As [`Lists::touch`], for what lies behind its memory.
+    fn touch_behind(&self, _slot: u32, _head: Option<u32>) -> u32 {
+        0
+    }
 
     /// Calls `f` for every slot of a head; adds the lines touched to `lines`.
     fn visit(&self, head: u32, lines: &mut u64, f: impl FnMut(u32));

@@ -13,6 +13,7 @@
 //! composed leaves: a record over a GPA without memory has no leaf, but must
 //! get one when the memory comes.
 
+pub mod forest;
 pub mod hardware;
 pub mod pinning;
 
@@ -20,6 +21,7 @@ mod epoch;
 mod flush_all;
 mod heads;
 mod lists;
+mod log;
 mod reverse_map;
 mod rmap;
 mod rmap_interval;
@@ -157,6 +159,10 @@ pub trait Shadows {
     /// lies there changed: removes its leaves, drops it from the hardware's
     /// caches, and composes it anew.
     fn mend(&mut self, child: ChildId, iova: u64, gpa: u64, len: u64, work: &mut Work);
+
+    /// The entry of a child at `iova` will be mended shortly: an owner whose
+    /// tables may be cold reads the lines that [`Shadows::mend`] will need.
+    fn touch(&self, _child: ChildId, _iova: u64) {}
 
     /// Empties a child's shadow, drops the child from the hardware's caches,
     /// and builds the shadow anew.

@@ -6,6 +6,7 @@ use rustc_hash::FxHashMap;
 
 use super::heads::Heads;
 use super::lists::Lists;
+use super::log::{Log, Record};
 use super::slots::Slots;
 use super::{Change, ChildId, Shadows, Work};
 use crate::events::{PAGE_MASK, PageSize};
@@ -23,11 +24,114 @@ pub(super) struct ReverseMap<L> {
     lists: L,
     /// GPAs of entries larger than 4 KiB, needed when one is split.
     large: FxHashMap<u32, u64>,
+    log: Log,
+    /// Slot and head of each record of the log while it is carried out.
+    places: Vec<(Option<u32>, Option<u32>)>,
+    found: Vec<Found>,
 }
+
+/// An entry that leads into a range.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    child: ChildId,
+    iova: u64,
+    gpa: u64,
+    len: u64,
+}
+
+/// Entries that are mended together: in the order of their children's tables,
+/// and runs of them at once.
+const TOGETHER: usize = 4096;
 
 impl<L: Lists> ReverseMap<L> {
     /// `[iova, iova + len)` leads to `gpa`.
+    #[inline]
     pub fn mapped(&mut self, child: ChildId, iova: u64, gpa: u64, len: u64) {
+        if len == 0 {
+            return;
+        }
+        let inside = (iova ^ (iova + len - 1)) | (gpa ^ (gpa + len - 1));
+        if L::LOG > 0 && inside < BLOCK && len < BLOCK {
+            let pages = ((iova + len).next_multiple_of(PAGE) - (iova & !PAGE_MASK)) / PAGE;
+            self.log.push(Record::map(child, iova & !PAGE_MASK, gpa & !PAGE_MASK, pages));
+            if self.log.len() >= L::LOG {
+                self.catch_up();
+            }
+            return;
+        }
+        self.catch_up();
+        self.map_now(child, iova, gpa, len);
+        self.sweep();
+    }
+
+    /// `[iova, iova + len)` leads nowhere.
+    #[inline]
+    pub fn unmapped(&mut self, child: ChildId, iova: u64, len: u64) {
+        if L::LOG > 0 && len > 0 && iova ^ iova.saturating_add(len - 1) < BLOCK {
+            let pages = ((iova + len).next_multiple_of(PAGE) - (iova & !PAGE_MASK)) / PAGE;
+            self.log.push(Record::unmap(child, iova & !PAGE_MASK, pages));
+            if self.log.len() >= L::LOG {
+                self.catch_up();
+            }
+            return;
+        }
+        self.catch_up();
+        self.unmap_now(child, iova, len);
+        self.sweep();
+    }
+
+    /// Carries out what the log holds, in order; returns how many records.
+    ///
+    /// Three passes: numbers of all slots and heads, a read of each, and only
+    /// then the changes, which find their lines in the cache.
+    fn catch_up(&mut self) -> u64 {
+        if self.log.len() == 0 {
+            return 0;
+        }
+        let log = std::mem::take(&mut self.log);
+        for r in log.records() {
+            let slot = match r.gpa() {
+                Some(_) => Some(self.slots.slot(r.child, PageSize::Size4K, r.iova)),
+                None => self.slots.find(r.child, PageSize::Size4K, r.iova),
+            };
+            let head = r.gpa().map(|gpa| self.heads.head(PageSize::Size4K, gpa));
+            self.places.push((slot, head));
+        }
+        self.grow();
+        let near = self.places.iter().flat_map(|(s, h)| s.map(|s| self.lists.touch(s, *h)));
+        std::hint::black_box(near.fold(0, |a, b| a ^ b));
+        let heads = self.places.iter().flat_map(|(_, h)| h.map(|h| self.heads.touch(h)));
+        std::hint::black_box(heads.fold(0, |a, b| a ^ b));
+        let far = self.places.iter().flat_map(|(s, h)| s.map(|s| self.lists.touch_behind(s, *h)));
+        std::hint::black_box(far.fold(0, |a, b| a ^ b));
+        for (i, r) in log.records().iter().enumerate() {
+            let len = u64::from(r.pages) * PAGE;
+            match (self.places[i], r.gpa()) {
+                (_, Some(gpa)) if self.slots.large > 0 => self.map_now(r.child, r.iova, gpa, len),
+                (_, None) if self.slots.large > 0 => self.unmap_now(r.child, r.iova, len),
+                ((Some(slot), Some(head)), _) => {
+                    (0..r.pages).for_each(|i| self.link(slot + i, head + i));
+                }
+                ((Some(slot), None), _) => {
+                    for slot in slot..slot + r.pages {
+                        if self.lists.holds(slot) {
+                            self.unlink(slot);
+                        }
+                    }
+                }
+                ((None, _), _) => {}
+            }
+        }
+        self.places.clear();
+        // Not before: a freed block's number would go to another.
+        self.sweep();
+        let records = log.len() as u64;
+        self.log = log;
+        self.log.clear();
+        records
+    }
+
+    fn map_now(&mut self, child: ChildId, iova: u64, gpa: u64, len: u64) {
         let (mut at, mut to) = (iova & !PAGE_MASK, gpa & !PAGE_MASK);
         let end = (iova + len).next_multiple_of(PAGE);
         if self.slots.large > 0 {
@@ -61,6 +165,11 @@ impl<L: Lists> ReverseMap<L> {
         for i in 0..pages as u32 {
             self.link(slot + i, head + i);
         }
+    }
+
+    fn sweep(&mut self) {
+        self.slots.sweep();
+        self.heads.sweep();
     }
 
     fn grow(&mut self) {
@@ -100,8 +209,7 @@ impl<L: Lists> ReverseMap<L> {
         self.slots.unused(slot);
     }
 
-    /// `[iova, iova + len)` leads nowhere.
-    pub fn unmapped(&mut self, child: ChildId, iova: u64, len: u64) {
+    fn unmap_now(&mut self, child: ChildId, iova: u64, len: u64) {
         let start = iova & !PAGE_MASK;
         let end = iova.saturating_add(len).checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
         if self.slots.large > 0 {
@@ -164,10 +272,10 @@ impl<L: Lists> ReverseMap<L> {
                 self.unlink(slot);
                 let over = iova + size.bytes();
                 if iova < start {
-                    self.mapped(child, iova, gpa, start - iova);
+                    self.map_now(child, iova, gpa, start - iova);
                 }
                 if end < over {
-                    self.mapped(child, end, gpa + (end - iova), over - end);
+                    self.map_now(child, end, gpa + (end - iova), over - end);
                 }
             }
         }
@@ -175,6 +283,7 @@ impl<L: Lists> ReverseMap<L> {
 
     /// A child has no entries any more.
     pub fn cleared(&mut self, child: ChildId) {
+        self.catch_up();
         let mut blocks = Vec::new();
         self.slots.blocks_of(child, |first| blocks.push(first));
         for slot in blocks.into_iter().flat_map(|b| b..b + FANOUT as u32) {
@@ -183,11 +292,16 @@ impl<L: Lists> ReverseMap<L> {
                 self.unlink(slot);
             }
         }
+        self.sweep();
     }
 
     /// Mends every entry that leads into the range.
-    pub fn changed(&self, change: Change, shadows: &mut dyn Shadows, work: &mut Work) {
+    pub fn changed(&mut self, change: Change, shadows: &mut dyn Shadows, work: &mut Work) {
+        let late = self.catch_up();
+        work.entries_examined += late;
+        work.lines += (late * size_of::<Record>() as u64).div_ceil(64);
         let mut lines = 0;
+        let mut found = std::mem::take(&mut self.found);
         self.heads.visit(change.start, change.end, &mut lines, |head, gpa, size, lines| {
             work.entries_examined += 1; // the head
             let (from, to) = (gpa.max(change.start), (gpa + size.bytes()).min(change.end));
@@ -195,9 +309,14 @@ impl<L: Lists> ReverseMap<L> {
                 work.entries_examined += 1;
                 work.lines += 1; // the slot's block
                 let (child, iova, _) = self.slots.place(slot);
-                shadows.mend(child, iova + (from - gpa), from, to - from, work);
+                found.push(Found { child, iova: iova + (from - gpa), gpa: from, len: to - from });
+                if found.len() == TOGETHER {
+                    mend(&mut found, shadows, work);
+                }
             });
         });
+        mend(&mut found, shadows, work);
+        self.found = found;
         work.lines += lines;
     }
 
@@ -207,6 +326,27 @@ impl<L: Lists> ReverseMap<L> {
         self.slots.memory_bytes()
             + self.heads.memory_bytes()
             + self.lists.memory_bytes()
+            + self.log.memory_bytes()
             + large as u64
+    }
+}
+
+/// Mends entries and forgets them.
+fn mend(found: &mut Vec<Found>, shadows: &mut dyn Shadows, work: &mut Work) {
+    if found.len() > 1 {
+        if found.iter().any(|f| f.gpa != found[0].gpa) {
+            found.sort_unstable_by_key(|f| (f.child, f.iova));
+            found.dedup_by(|next, run| {
+                let follows = run.child == next.child
+                    && run.iova + run.len == next.iova
+                    && run.gpa + run.len == next.gpa;
+                run.len += if follows { next.len } else { 0 };
+                follows
+            });
+        }
+        found.iter().for_each(|f| shadows.touch(f.child, f.iova));
+    }
+    for f in found.drain(..) {
+        shadows.mend(f.child, f.iova, f.gpa, f.len, work);
     }
 }

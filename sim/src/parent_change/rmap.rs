@@ -46,6 +46,8 @@ impl Chains {
 }
 
 impl Lists for Chains {
+    const LOG: usize = 0;
+
     #[inline]
     fn grow(&mut self, slots: usize, heads: usize) {
         debug_assert!(slots < MANY as usize);

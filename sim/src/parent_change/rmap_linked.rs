@@ -13,6 +13,11 @@ struct Link {
     prev: u32,
 }
 
+/// Child changes that are carried out together: enough that the memory
+/// accesses of one hide behind those of the others (x86 cores have 10 to 24
+/// line fill buffers), few enough that a change of the level below, which
+/// must wait for them, does not notice.
+const LOG: usize = 32;
 const NONE: u32 = u32::MAX;
 const HEAD: u32 = 1 << 31;
 
@@ -25,6 +30,8 @@ struct Linked {
 }
 
 impl Lists for Linked {
+    const LOG: usize = LOG;
+
     #[inline]
     fn grow(&mut self, slots: usize, heads: usize) {
         debug_assert!(slots < HEAD as usize && heads < HEAD as usize);
@@ -64,6 +71,26 @@ impl Lists for Linked {
     }
 
     #[inline]
+    fn touch(&self, slot: u32, head: Option<u32>) -> u32 {
+        self.links[slot as usize].prev ^ head.map_or(0, |h| self.heads[h as usize])
+    }
+
+    #[inline]
+    fn touch_behind(&self, slot: u32, head: Option<u32>) -> u32 {
+        let Link { next, prev } = self.links[slot as usize];
+        let first = head.map_or(NONE, |h| self.heads[h as usize]);
+        let old = if prev & HEAD == 0 {
+            self.links[prev as usize].next
+        } else if prev != NONE {
+            self.heads[(prev & !HEAD) as usize]
+        } else {
+            0
+        };
+        let of = |slot: u32| if slot == NONE { 0 } else { self.links[slot as usize].prev };
+        old ^ of(next) ^ of(first)
+    }
+
+    #[inline]
     fn visit(&self, head: u32, lines: &mut u64, mut f: impl FnMut(u32)) {
         *lines += 1;
         let mut slot = self.heads[head as usize];
@@ -83,6 +110,12 @@ impl Lists for Linked {
 /// Reverse map with intrusive lists: 8 bytes per shadow slot and 4 per page
 /// of the level below, adding and removing in constant time without an
 /// allocation per entry, and work proportional to the entries found.
+///
+/// What the child does is first written to a log of [`LOG`] records in one
+/// array, and linked when the log is full or the level below changes: one at
+/// a time, the cache misses of scattered entries add up; together they
+/// overlap. The log is part of the map: no change completes without it, so
+/// there is no window in which a stale entry is missed.
 ///
 /// KVM's `rmap` ([`super::Rmap`]) searches the page's entries on each removal,
 /// which is slow for pages that many entries share, and allocates descriptors.

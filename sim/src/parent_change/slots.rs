@@ -23,6 +23,8 @@ struct Block {
 pub(super) struct Slots {
     blocks: Vec<Block>,
     free: Vec<u32>,
+    /// Blocks that may be freed.
+    emptied: Vec<u32>,
     by_key: FxHashMap<(ChildId, u64), u32>,
     /// The block used last: runs stay inside one.
     last: Option<((ChildId, u64), u32)>,
@@ -93,7 +95,8 @@ impl Slots {
         self.large += (block.size != PageSize::Size4K) as u64;
     }
 
-    /// An entry went out of use; its block goes with its last entry.
+    /// An entry went out of use; its block goes with its last entry, at the
+    /// next [`Slots::sweep`].
     #[inline]
     pub fn unused(&mut self, slot: u32) {
         let number = slot as usize / FANOUT;
@@ -101,8 +104,23 @@ impl Slots {
         block.live -= 1;
         self.large -= (block.size != PageSize::Size4K) as u64;
         if block.live == 0 {
-            let key = key(block.child, block.size, block.base);
-            self.by_key.remove(&key);
+            self.emptied.push(number as u32);
+        }
+    }
+
+    /// Frees the blocks whose last entry went; until then their numbers stay.
+    #[inline]
+    pub fn sweep(&mut self) {
+        while let Some(number) = self.emptied.pop() {
+            if self.blocks[number as usize].live == 0 {
+                self.free_block(number as usize);
+            }
+        }
+    }
+
+    fn free_block(&mut self, number: usize) {
+        let block = &self.blocks[number];
+        if self.by_key.remove(&key(block.child, block.size, block.base)).is_some() {
             self.free.push(number as u32);
             self.last = None;
         }
