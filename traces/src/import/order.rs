@@ -21,7 +21,9 @@ const HOLD_PAGES: u64 = 64;
 impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
     /// Writes ftrace records whose time has come.
     pub(super) fn release(&mut self, time: i64) -> Result<()> {
-        let Some(g) = &self.guest else { return Ok(()) };
+        let Some(g) = &mut self.guest else { return Ok(()) };
+        // What was pulled before its time is gone from the window.
+        g.next = g.next.max(g.window.head());
         let due = g.due(g.next, time);
         if !due && self.window.head() < g.retry_at {
             return Ok(());

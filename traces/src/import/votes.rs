@@ -1,0 +1,334 @@
+//! Joining an ftrace without invalidation descriptors with a log.
+//!
+//! A guest on AMD-Vi or an SMMU does not trace its commands, and on VT-d
+//! `qi_submit` may not have been recorded. What both sides still show are
+//! mappings: the ftrace maps a page to an output (the cause), and the log's
+//! first miss of the page finds that output (the effect), a little later.
+//! Pages and outputs that occur seldom vote for the clocks' difference; the
+//! one with by far the most votes is taken and followed from map to map. As
+//! effects come after their causes, the smallest difference of late that is
+//! no accident is used.
+
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashMap;
+
+use super::anchors::{Needs, Pair, Token};
+use super::desc::mix;
+
+/// Tokens looked at in a search.
+const SEARCH_FIRST: usize = 1 << 14;
+const SEARCH_SECOND: usize = 1 << 13;
+/// A search waits for this many causes.
+const SEARCH_LEAST: usize = 2048;
+/// A mapping votes if its occurrences on both sides make no more pairs.
+const MAX_PAIRS: usize = 16;
+/// Votes for differences within this agree, 2 ms: a device may take its time.
+const WINDOW_NS: i64 = 2_000_000;
+/// Differences nearer than this are no rivals, 20 ms.
+const RIVAL_NS: i64 = 20_000_000;
+/// Votes that are enough.
+const ENOUGH: usize = 8;
+/// An effect is looked for up to this much behind its cause, 20 ms.
+const DELAY_NS: i64 = 20_000_000;
+/// ... and this much before, should the clocks drift, 500 us.
+const SLACK_NS: i64 = 500_000;
+/// Delays remembered, to follow the clocks' difference, ...
+const REMEMBERED: usize = 1024;
+/// ... and the pairs from one look at them to the next.
+const LOOK_EVERY: u64 = 64;
+/// The delays that begin together do so within this, 200 us.
+const ONSET_NS: i64 = 200_000;
+/// Causes in a row without an effect, where there were as many effects,
+/// after which the join begins anew.
+const LOST: u32 = 2048;
+/// Pages whose last output is remembered.
+const MAX_PAGES: usize = 1 << 17;
+/// Effects are kept this long, 1 s.
+const KEEP_NS: i64 = 1_000_000_000;
+
+/// Marks a place where the second side starts over; equals no mapping.
+const SEAM: u64 = 0x5ea3_0000_0000_0000;
+
+/// Pairs causes (the second side) with effects (the first); see the module's
+/// text.
+#[derive(Debug, Default)]
+pub(crate) struct Votes {
+    first: VecDeque<Token>,
+    second: VecDeque<Token>,
+    first_ended: bool,
+    second_ended: bool,
+    /// Both sides have usable clocks.
+    pub(crate) timed: bool,
+    offset: Option<i64>,
+    epoch: u64,
+    pub(crate) matched: u64,
+    /// Causes compared while joined, and effects.
+    pub(crate) causes: u64,
+    pub(crate) effects: u64,
+    pub(crate) resyncs: u64,
+    /// Causes in a row without an effect.
+    lost: u32,
+    /// Differences seen of late, right and wrong ones.
+    delays: VecDeque<i64>,
+    pairs: VecDeque<Pair>,
+    /// Last output of a page, by domain and page: another miss that finds it
+    /// is no news.
+    outputs: FxHashMap<u64, u64>,
+}
+
+impl Votes {
+    /// A miss in the log, or a hit that is the first one seen.
+    pub(crate) fn push_effect(&mut self, domain: u32, page: u64, out: u64, at: (i64, u64)) {
+        if self.outputs.len() >= MAX_PAGES {
+            self.outputs.clear();
+        }
+        if self.outputs.insert(mix(page, u64::from(domain)), out) != Some(out) {
+            self.effects += 1;
+            self.first.push_back(Token { hash: hash(page, out), time: at.0, index: at.1 });
+        }
+    }
+
+    /// Pages of a domain were invalidated: their next miss is news.
+    pub(crate) fn invalidated(&mut self, domain: u32, page: u64, pages: u64) {
+        if pages > 64 {
+            self.outputs.clear();
+        }
+        for p in page..page.saturating_add(pages.min(64)) {
+            self.outputs.remove(&mix(p, u64::from(domain)));
+        }
+    }
+
+    /// A map in the ftrace.
+    pub(crate) fn push_cause(&mut self, page: u64, out: u64, at: (i64, u64)) {
+        self.causes += 1;
+        self.second.push_back(Token { hash: hash(page, out), time: at.0, index: at.1 });
+    }
+
+    pub(crate) fn end_first(&mut self) {
+        self.first_ended = true;
+    }
+
+    pub(crate) fn end_second(&mut self) {
+        self.second_ended = true;
+    }
+
+    /// The second side starts over at record `index`.
+    pub(crate) fn seam_second(&mut self, index: u64, time: i64) {
+        self.second.push_back(Token { hash: SEAM, time, index });
+    }
+
+    /// Record of the first side from which on nothing is decided yet.
+    pub(crate) fn undecided_first(&self) -> Option<u64> {
+        let open = self.timed && self.offset.is_none() && !self.second.is_empty();
+        self.first.front().filter(|_| open).map(|t| t.index)
+    }
+
+    /// The same for the second side.
+    pub(crate) fn undecided_second(&self) -> Option<u64> {
+        self.second.front().map(|t| t.index)
+    }
+
+    pub(crate) fn next_pair(&mut self) -> Option<Pair> {
+        self.pairs.pop_front()
+    }
+
+    /// The caller cannot hold more of the first side.
+    pub(crate) fn give_up_first(&mut self) {
+        if self.offset.is_none() && !self.search() {
+            self.first.pop_front();
+        }
+    }
+
+    /// The same for the second side.
+    pub(crate) fn give_up_second(&mut self) {
+        if self.offset.is_none() && self.search() {
+            return;
+        }
+        self.second.pop_front();
+    }
+
+    /// Compares as far as the tokens allow.
+    pub(crate) fn poll(&mut self) -> Needs {
+        loop {
+            if !self.timed {
+                self.first.clear();
+                self.second.clear();
+                return Needs { first: false, second: !self.second_ended };
+            }
+            let needs = if self.offset.is_some() { self.follow() } else { self.begin() };
+            if let Some(needs) = needs {
+                return needs;
+            }
+        }
+    }
+
+    /// Looks for the clocks' difference. `None`: found or moved on; go on.
+    fn begin(&mut self) -> Option<Needs> {
+        if self.second.front().is_some_and(|t| t.hash == SEAM) {
+            self.second.pop_front();
+            return None;
+        }
+        let seam = self.second.iter().take(SEARCH_LEAST).any(|t| t.hash == SEAM);
+        let second_enough = self.second.len() >= SEARCH_LEAST || self.second_ended || seam;
+        let first_enough = self.first.len() >= SEARCH_FIRST || self.first_ended;
+        if self.second.is_empty() || !first_enough || !second_enough {
+            return Some(Needs {
+                first: !first_enough,
+                second: !second_enough || self.second.is_empty() && !self.second_ended,
+            });
+        }
+        if self.search() {
+            return None;
+        }
+        if self.first_ended && self.first.len() <= SEARCH_FIRST {
+            // Nothing will come that these causes could have.
+            self.first.clear();
+            self.second.clear();
+            return Some(Needs { first: false, second: !self.second_ended });
+        }
+        self.first.drain(..(SEARCH_FIRST / 2).min(self.first.len()));
+        None
+    }
+
+    /// Takes the vote; true if it is clear.
+    fn search(&mut self) -> bool {
+        let mut places: FxHashMap<u64, (Vec<i64>, Vec<i64>)> = FxHashMap::default();
+        for t in self.second.iter().take(SEARCH_SECOND).take_while(|t| t.hash != SEAM) {
+            places.entry(t.hash).or_default().1.push(t.time);
+        }
+        for t in self.first.iter().take(SEARCH_FIRST) {
+            if let Some((effects, _)) = places.get_mut(&t.hash) {
+                effects.push(t.time);
+            }
+        }
+        let mut votes: Vec<i64> = places
+            .values()
+            .filter(|(a, b)| a.len() * b.len() <= MAX_PAIRS)
+            .flat_map(|(a, b)| a.iter().flat_map(|a| b.iter().map(|b| a.saturating_sub(*b))))
+            .collect();
+        votes.sort_unstable();
+        let Some(offset) = elect(&votes) else { return false };
+        self.epoch += 1;
+        self.resyncs += u64::from(self.epoch > 1);
+        self.lost = 0;
+        self.delays.clear();
+        self.offset = Some(offset);
+        true
+    }
+
+    /// The next cause's effect. `None`: go on.
+    fn follow(&mut self) -> Option<Needs> {
+        let offset = self.offset?;
+        let Some(&cause) = self.second.front() else {
+            return Some(Needs { first: false, second: !self.second_ended });
+        };
+        if cause.hash == SEAM {
+            self.second.pop_front();
+            self.offset = None;
+            return None;
+        }
+        let earliest = cause.time.saturating_add(offset);
+        let latest = earliest.saturating_add(DELAY_NS);
+        if !self.first_ended && self.first.back().is_none_or(|t| t.time <= latest) {
+            return Some(Needs { first: true, second: false });
+        }
+        while self.first.front().is_some_and(|t| t.time < earliest.saturating_sub(KEEP_NS)) {
+            self.first.pop_front();
+        }
+        self.second.pop_front();
+        let from = self.first.partition_point(|t| t.time < earliest.saturating_sub(SLACK_NS));
+        let mut near = self.first.range(from..).take_while(|t| t.time <= latest).peekable();
+        let any = near.peek().is_some();
+        let mut effect = None;
+        for t in near.filter(|t| t.hash == cause.hash) {
+            effect.get_or_insert(*t);
+            let d = t.time.saturating_sub(cause.time);
+            if d.saturating_sub(offset) > WINDOW_NS {
+                break;
+            }
+            if self.delays.len() == REMEMBERED {
+                self.delays.pop_front();
+            }
+            self.delays.push_back(d);
+        }
+        match effect {
+            Some(effect) => {
+                self.matched += 1;
+                self.lost = 0;
+                if self.matched.is_multiple_of(LOOK_EVERY)
+                    && let Some(offset) = onset(&self.delays)
+                {
+                    self.offset = Some(offset);
+                }
+                let offset = self.offset?;
+                self.pairs.push_back(Pair {
+                    first: effect,
+                    second: cause,
+                    epoch: self.epoch,
+                    offset,
+                });
+            }
+            None if any => self.lost += 1,
+            None => {}
+        }
+        if self.lost >= LOST {
+            self.offset = None;
+        }
+        None
+    }
+}
+
+/// The smallest delay of late that is no accident: a share of all lies just
+/// behind it.
+fn onset(delays: &VecDeque<i64>) -> Option<i64> {
+    let mut sorted: Vec<i64> = delays.iter().copied().collect();
+    sorted.sort_unstable();
+    let share = (sorted.len() / 20).max(2);
+    sorted
+        .iter()
+        .zip(sorted.iter().skip(share))
+        .find(|(first, last)| last.saturating_sub(**first) <= ONSET_NS)
+        .map(|(first, _)| *first)
+}
+
+fn hash(page: u64, out: u64) -> u64 {
+    // The top bits are left to the seam.
+    mix(page, out) >> 16
+}
+
+/// The difference that most of the (sorted) votes are near to, if they are
+/// enough and have no rival: the smallest that several agree on.
+fn elect(votes: &[i64]) -> Option<i64> {
+    let (mut best, mut end) = ((0usize, 0usize), 0);
+    let mut counts = Vec::with_capacity(votes.len());
+    for (start, v) in votes.iter().enumerate() {
+        while end < votes.len() && votes[end].saturating_sub(*v) <= WINDOW_NS {
+            end += 1;
+        }
+        counts.push(end - start);
+        if end - start > best.0 {
+            best = (end - start, start);
+        }
+    }
+    let (count, start) = best;
+    let winner = *votes.get(start)?;
+    let rival = votes
+        .iter()
+        .zip(&counts)
+        .filter(|(v, _)| v.saturating_sub(winner).saturating_abs() > RIVAL_NS)
+        .map(|(_, n)| *n)
+        .max()
+        .unwrap_or(0);
+    if count < ENOUGH || count < rival * 2 {
+        return None;
+    }
+    let from = votes.partition_point(|v| *v < winner.saturating_sub(WINDOW_NS));
+    let agree = |i: usize| {
+        votes.get(i + 2).is_some_and(|third| third.saturating_sub(votes[i]) <= WINDOW_NS / 4)
+    };
+    Some((from..start + count).find(|i| agree(*i)).map_or(winner, |i| votes[i]))
+}
+
+#[cfg(test)]
+mod tests;
