@@ -14,7 +14,8 @@ pub mod replacement;
 
 pub use history::{History, Seen};
 pub use iotlb::{
-    Cached, Filled, FlushWhenFullStore, Iotlb, MissCause, PageRange, SetAssocStore, Store,
+    Cached, Filled, FlushWhenFullStore, Iotlb, MissCause, PageMatch, PageRange, SetAssocStore,
+    Store,
 };
 pub use low8::FlushWhenFull;
 pub use lru_sets::LruSets;
