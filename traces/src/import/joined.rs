@@ -3,6 +3,7 @@
 
 use super::anchors::{Aligner, Token};
 use super::clock::Segments;
+use super::emit::page_span;
 use super::evidence::{CachingModeGuess, History, Recent, Uses};
 use super::ftrace::FtReader;
 use super::lines::LineSource;
@@ -124,7 +125,8 @@ impl<L: LineSource> Joined<L> {
                     if rec.kind == LogKind::Inv
                         && let Some((domain, addr, am)) = rec.descriptor().pages()
                     {
-                        p.invalidated(domain, addr >> 12 & !((1 << am) - 1), 1 << am);
+                        let page = addr >> 12 & !((1 << am) - 1);
+                        p.push_invalidation(domain, page, 1 << am, (rec.time, index));
                     }
                 }
             }
@@ -149,6 +151,10 @@ impl<L: LineSource> Joined<L> {
                 Pairing::Mappings(p) if rec.kind == FtKind::Map => {
                     p.push_cause(rec.a >> 12, rec.b >> 12, (rec.time, index));
                 }
+                Pairing::Mappings(p) if rec.kind == FtKind::Unmap => {
+                    let (page, pages) = page_span(rec.a, rec.size);
+                    p.push_unmap(page, pages, (rec.time, index));
+                }
                 _ => {}
             }
         }
@@ -160,6 +166,13 @@ impl<L: LineSource> Joined<L> {
             if self.pairing.descriptors().is_none() {
                 // Cause and effect, not the same operation.
                 self.segments.pair(pair.second.index, pair.epoch, pair.offset);
+                let told = window.get(pair.first.index).filter(|r| r.kind == LogKind::Inv);
+                if let Some((domain, ..)) = told.and_then(|r| r.descriptor().pages())
+                    && let Some(r) = self.window.get_mut(pair.second.index)
+                {
+                    r.told = domain;
+                    r.vmm = pair.first.index;
+                }
                 continue;
             }
             if let Some(r) = window.get_mut(pair.first.index) {

@@ -88,7 +88,11 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
         let (page, pages) = page_span(rec.a, rec.size);
         let Some(domain) = found.domain.filter(|_| pages <= HOLD_PAGES) else { return 0 };
         // Its own invalidation bounds it.
-        let limit = g.window.get(rec.peer).map_or(NONE, |s| s.peer);
+        let limit = match g.window.get(rec.peer) {
+            Some(submit) => submit.peer,
+            None if rec.told != u32::MAX => rec.vmm,
+            None => NONE,
+        };
         if limit != NONE && limit.saturating_sub(self.window.head()) <= NEAR_RECORDS {
             // Mostly there is none in between, which is seen at once.
             let missed = |r: &LogRec| r.proves() && (r.a >> 12).wrapping_sub(page) < pages;

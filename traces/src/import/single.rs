@@ -56,7 +56,7 @@ fn check<L: LineSource, F: LineSource, S: EventSink>(join: &Join<L, F, S>) -> Re
             ),
         ));
     }
-    let matched = g.pairing.matched();
+    let mut matched = g.pairing.matched();
     let Pairing::Mappings(votes) = &g.pairing else {
         // Machines of one kind boot alike, so a few pairs prove nothing.
         let in_log =
@@ -81,12 +81,13 @@ fn check<L: LineSource, F: LineSource, S: EventSink>(join: &Join<L, F, S>) -> Re
              the two; record the log with -msg timestamp=on, or import it alone",
         ));
     }
+    matched += votes.unmaps;
     if matched == 0 || matched * 10 < votes.causes.min(votes.effects) {
         return Err(import_error(
             path,
             format!(
-                "it does not belong to the log: {matched} of its {} maps are followed by an access that finds \
-                 their output (the log shows {}); give the ftrace of the same run, or import the log alone",
+                "it does not belong to the log: {matched} of its maps and unmaps ({} maps) are followed by an access \
+                 that finds their output or by their invalidation (the log shows {} such accesses); give the ftrace of the same run, or import the log alone",
                 votes.causes, votes.effects
             ),
         ));
@@ -214,6 +215,7 @@ fn count<L: LineSource, F: LineSource, S: EventSink>(
         Pairing::Mappings(v) => {
             add("maps_joined", v.matched);
             add("maps_without_access", v.causes - v.matched);
+            add("unmaps_joined", v.unmaps);
         }
     }
     // Without descriptors nothing shows whether maps are announced.

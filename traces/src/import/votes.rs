@@ -2,12 +2,12 @@
 //!
 //! A guest on AMD-Vi or an SMMU does not trace its commands, and on VT-d
 //! `qi_submit` may not have been recorded. What both sides still show are
-//! mappings: the ftrace maps a page to an output (the cause), and the log's
-//! first miss of the page finds that output (the effect), a little later.
-//! Pages and outputs that occur seldom vote for the clocks' difference; the
-//! one with by far the most votes is taken and followed from map to map. As
-//! effects come after their causes, the smallest difference of late that is
-//! no accident is used.
+//! causes and effects: the ftrace maps a page to an output, and the log's first
+//! miss of the page finds that output a little later; the ftrace unmaps pages,
+//! and (in strict mode, where the log tells addresses) they are invalidated.
+//! All equal ones vote for the clocks' difference; the one with by far the most
+//! votes is taken and followed from cause to cause. As effects come after their
+//! causes, the smallest difference of late that is no accident is used.
 
 use std::collections::VecDeque;
 
@@ -21,8 +21,11 @@ const SEARCH_FIRST: usize = 1 << 14;
 const SEARCH_SECOND: usize = 1 << 13;
 /// A search waits for this many causes.
 const SEARCH_LEAST: usize = 2048;
-/// A mapping votes if its occurrences on both sides make no more pairs.
-const MAX_PAIRS: usize = 16;
+/// Those of which there are no more pairs vote; if that is not clear (they
+/// repeat regularly), more of them.
+const RARE: [usize; 3] = [16, 256, MAX_VOTES];
+/// Votes of one search, 8 MiB.
+const MAX_VOTES: usize = 1 << 20;
 /// Votes for differences within this agree, 2 ms: a device may take its time.
 const WINDOW_NS: i64 = 2_000_000;
 /// Differences nearer than this are no rivals, 20 ms.
@@ -37,8 +40,11 @@ const SLACK_NS: i64 = 500_000;
 const REMEMBERED: usize = 1024;
 /// ... and the pairs from one look at them to the next.
 const LOOK_EVERY: u64 = 64;
-/// The delays that begin together do so within this, 200 us.
-const ONSET_NS: i64 = 200_000;
+/// Clocks drift by one part in this, 100 ppm.
+const DRIFT: i64 = 10_000;
+/// Delays begin where one part in so many lies within so many ns; the
+/// sharpest that there is.
+const ONSETS: [(i64, usize); 3] = [(50_000, 10), (200_000, 20), (1_000_000, 20)];
 /// Causes in a row without an effect, where there were as many effects,
 /// after which the join begins anew.
 const LOST: u32 = 2048;
@@ -62,13 +68,17 @@ pub(crate) struct Votes {
     pub(crate) timed: bool,
     offset: Option<i64>,
     epoch: u64,
+    /// Maps with their first misses, and unmaps with their invalidations.
     pub(crate) matched: u64,
+    pub(crate) unmaps: u64,
     /// Causes compared while joined, and effects.
     pub(crate) causes: u64,
     pub(crate) effects: u64,
     pub(crate) resyncs: u64,
     /// Causes in a row without an effect.
     lost: u32,
+    /// Time of the last cause at which the delays were looked at.
+    looked: i64,
     /// Differences seen of late, right and wrong ones.
     delays: VecDeque<i64>,
     pairs: VecDeque<Pair>,
@@ -85,12 +95,14 @@ impl Votes {
         }
         if self.outputs.insert(mix(page, u64::from(domain)), out) != Some(out) {
             self.effects += 1;
-            self.first.push_back(Token { hash: hash(page, out), time: at.0, index: at.1 });
+            self.first.push_back(Token { hash: map_hash(page, out), time: at.0, index: at.1 });
         }
     }
 
-    /// Pages of a domain were invalidated: their next miss is news.
-    pub(crate) fn invalidated(&mut self, domain: u32, page: u64, pages: u64) {
+    /// Pages of a domain were invalidated: an unmap may have caused it, and
+    /// their next miss is news.
+    pub(crate) fn push_invalidation(&mut self, domain: u32, page: u64, pages: u64, at: (i64, u64)) {
+        self.first.push_back(Token { hash: unmap_hash(page, pages), time: at.0, index: at.1 });
         if pages > 64 {
             self.outputs.clear();
         }
@@ -102,7 +114,16 @@ impl Votes {
     /// A map in the ftrace.
     pub(crate) fn push_cause(&mut self, page: u64, out: u64, at: (i64, u64)) {
         self.causes += 1;
-        self.second.push_back(Token { hash: hash(page, out), time: at.0, index: at.1 });
+        self.second.push_back(Token { hash: map_hash(page, out), time: at.0, index: at.1 });
+    }
+
+    /// An unmap in the ftrace. Of a range that is no naturally aligned power
+    /// of two, the first piece that is one counts: so an SMMU is told.
+    pub(crate) fn push_unmap(&mut self, page: u64, pages: u64, at: (i64, u64)) {
+        let aligned = if page == 0 { 1 << 62 } else { 1 << page.trailing_zeros() };
+        let whole = 1u64 << pages.max(1).ilog2();
+        let hash = unmap_hash(page, whole.min(aligned));
+        self.second.push_back(Token { hash, time: at.0, index: at.1 });
     }
 
     pub(crate) fn end_first(&mut self) {
@@ -202,18 +223,19 @@ impl Votes {
                 effects.push(t.time);
             }
         }
-        let mut votes: Vec<i64> = places
-            .values()
-            .filter(|(a, b)| a.len() * b.len() <= MAX_PAIRS)
-            .flat_map(|(a, b)| a.iter().flat_map(|a| b.iter().map(|b| a.saturating_sub(*b))))
-            .collect();
-        votes.sort_unstable();
-        let Some(offset) = elect(&votes) else { return false };
+        let mut places: Vec<_> =
+            places.into_values().filter(|(a, b)| !a.is_empty() && !b.is_empty()).collect();
+        // What occurs seldom tells most.
+        places.sort_unstable_by_key(|(a, b)| a.len() * b.len());
+        let Some(offset) = RARE.iter().find_map(|most| elect(&votes(&places, *most))) else {
+            return false;
+        };
         self.epoch += 1;
         self.resyncs += u64::from(self.epoch > 1);
         self.lost = 0;
         self.delays.clear();
         self.offset = Some(offset);
+        self.looked = self.second.front().map_or(0, |t| t.time);
         true
     }
 
@@ -238,38 +260,51 @@ impl Votes {
         }
         self.second.pop_front();
         let from = self.first.partition_point(|t| t.time < earliest.saturating_sub(SLACK_NS));
-        let mut near = self.first.range(from..).take_while(|t| t.time <= latest).peekable();
-        let any = near.peek().is_some();
+        let near = self.first.range(from..).enumerate().take_while(|(_, t)| t.time <= latest);
+        let mut any = false;
         let mut effect = None;
-        for t in near.filter(|t| t.hash == cause.hash) {
-            effect.get_or_insert(*t);
-            let d = t.time.saturating_sub(cause.time);
-            if d.saturating_sub(offset) > WINDOW_NS {
-                break;
+        for (i, t) in near {
+            any = true;
+            if t.hash != cause.hash {
+                continue;
             }
+            effect.get_or_insert((from + i, *t));
             if self.delays.len() == REMEMBERED {
                 self.delays.pop_front();
             }
-            self.delays.push_back(d);
+            self.delays.push_back(t.time.saturating_sub(cause.time));
         }
+        let unmap = is_unmap(cause.hash);
         match effect {
-            Some(effect) => {
-                self.matched += 1;
+            Some((at, effect)) => {
+                if unmap {
+                    // Each unmap has an invalidation of its own.
+                    self.first[at].hash = SEAM;
+                    self.unmaps += 1;
+                } else {
+                    self.matched += 1;
+                }
                 self.lost = 0;
-                if self.matched.is_multiple_of(LOOK_EVERY)
-                    && let Some(offset) = onset(&self.delays)
-                {
-                    self.offset = Some(offset);
+                if (self.matched + self.unmaps).is_multiple_of(LOOK_EVERY) {
+                    let mut delays: Vec<i64> = self.delays.iter().copied().collect();
+                    delays.sort_unstable();
+                    // Delays grow and shrink with what devices do; clocks
+                    // drift slowly.
+                    let drift = cause.time.saturating_sub(self.looked).max(0) / DRIFT;
+                    self.looked = cause.time;
+                    let highest = offset.saturating_add(drift);
+                    self.offset = Some(onset(&delays).unwrap_or(offset).min(highest));
                 }
                 let offset = self.offset?;
                 self.pairs.push_back(Pair {
+                    // The invalidation, for an unmap; the miss, for a map.
                     first: effect,
                     second: cause,
                     epoch: self.epoch,
                     offset,
                 });
             }
-            None if any => self.lost += 1,
+            None if any && !unmap => self.lost += 1,
             None => {}
         }
         if self.lost >= LOST {
@@ -279,26 +314,49 @@ impl Votes {
     }
 }
 
-/// The smallest delay of late that is no accident: a share of all lies just
-/// behind it.
-fn onset(delays: &VecDeque<i64>) -> Option<i64> {
-    let mut sorted: Vec<i64> = delays.iter().copied().collect();
-    sorted.sort_unstable();
-    let share = (sorted.len() / 20).max(2);
-    sorted
-        .iter()
-        .zip(sorted.iter().skip(share))
-        .find(|(first, last)| last.saturating_sub(**first) <= ONSET_NS)
-        .map(|(first, _)| *first)
+/// Every cause with every equal effect that makes no more than `most` pairs:
+/// the differences, sorted.
+fn votes(places: &[(Vec<i64>, Vec<i64>)], most: usize) -> Vec<i64> {
+    let mut votes = Vec::new();
+    for (a, b) in places {
+        let pairs = a.len() * b.len();
+        if pairs > most || votes.len() + pairs > MAX_VOTES {
+            break;
+        }
+        votes.extend(a.iter().flat_map(|a| b.iter().map(|b| a.saturating_sub(*b))));
+    }
+    votes.sort_unstable();
+    votes
 }
 
-fn hash(page: u64, out: u64) -> u64 {
-    // The top bits are left to the seam.
-    mix(page, out) >> 16
+/// The smallest of the (sorted) delays that is no accident: a share of all
+/// lies just behind it.
+fn onset(delays: &[i64]) -> Option<i64> {
+    ONSETS.iter().find_map(|&(within, part)| {
+        let share = (delays.len() / part).max(2);
+        delays
+            .iter()
+            .zip(delays.iter().skip(share))
+            .find(|(first, last)| last.saturating_sub(**first) <= within)
+            .map(|(first, _)| *first)
+    })
+}
+
+/// The top bits are left to the seam, the lowest tells maps from unmaps.
+fn map_hash(page: u64, out: u64) -> u64 {
+    mix(page, out) >> 16 & !1
+}
+
+fn unmap_hash(page: u64, pages: u64) -> u64 {
+    mix(page, pages) >> 16 | 1
+}
+
+fn is_unmap(hash: u64) -> bool {
+    hash & 1 != 0
 }
 
 /// The difference that most of the (sorted) votes are near to, if they are
-/// enough and have no rival: the smallest that several agree on.
+/// enough and have no rival.
 fn elect(votes: &[i64]) -> Option<i64> {
     let (mut best, mut end) = ((0usize, 0usize), 0);
     let mut counts = Vec::with_capacity(votes.len());
@@ -324,10 +382,7 @@ fn elect(votes: &[i64]) -> Option<i64> {
         return None;
     }
     let from = votes.partition_point(|v| *v < winner.saturating_sub(WINDOW_NS));
-    let agree = |i: usize| {
-        votes.get(i + 2).is_some_and(|third| third.saturating_sub(votes[i]) <= WINDOW_NS / 4)
-    };
-    Some((from..start + count).find(|i| agree(*i)).map_or(winner, |i| votes[i]))
+    Some(onset(&votes[from..start + count]).unwrap_or(winner))
 }
 
 #[cfg(test)]
