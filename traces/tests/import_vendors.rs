@@ -22,9 +22,11 @@ fn check(name: &str, machine: Machine, log: &[u8], ftrace: Option<&[u8]>) {
         assert_eq!(report.child_levels, 4);
         assert_eq!(report.caching_mode, CachingMode::Off);
         assert_eq!(seen.walk_reads, 4 * report.count("misses_with_page_table_reads"));
-        let misses =
-            sink.events.iter().filter(|e| e.kind == Kind::Dma && !e.flags.has(Flags::HIT)).count();
-        assert_eq!(report.count("misses_with_page_table_reads"), misses as u64);
+        let miss = |e: &&Event| {
+            e.kind == Kind::Dma && !e.flags.has(Flags::HIT) && e.flags.has(Flags::OUT_KNOWN)
+        };
+        let misses = sink.events.iter().filter(miss).count() as u64;
+        assert_eq!(report.count("misses_with_page_table_reads"), misses);
     }
     if ftrace.is_none() {
         assert!(seen.inferred > 0);
@@ -83,11 +85,12 @@ fn vtd_without_descriptors() {
             .collect();
         let (report, sink) = import(&log, Some(&hidden)).unwrap();
         assert_eq!(replay(&sink.events).0, Faults::default(), "{name}: {report:#?}");
-        let maps = report.count("ftrace_maps");
-        assert!(report.count("maps_joined") * 2 > maps, "{name}: {report:#?}");
+        let unmaps = report.count("ftrace_unmaps");
+        assert!(report.count("unmaps_joined") * 10 > unmaps * 9, "{name}: {report:#?}");
         println!(
-            "{name} without descriptors: {} of {maps} maps joined, {:?} % evident, known; {} inferred",
+            "{name} without descriptors: {} maps and {} of {unmaps} unmaps joined, {:?} % evident, known; {} inferred",
             report.count("maps_joined"),
+            report.count("unmaps_joined"),
             report.attributed_percent(),
             report.count("maps_inferred_within_ftrace"),
         );
@@ -186,7 +189,11 @@ fn random_damage_never_panics() {
             let mut sink = MemorySink::default();
             let mut options = Options { max_errors: u64::MAX, ..Options::default() };
             let lines = (MemoryLines::new("l", &l), MemoryLines::new("f", &f));
-            import::qemu_log(lines.0, Some(lines.1), &mut sink, &mut options).unwrap();
+            if let Err(e) = import::qemu_log(lines.0, Some(lines.1), &mut sink, &mut options) {
+                // Damaged time stamps can tear the two apart.
+                assert!(round > 0 && e.to_string().contains("does not belong"), "{name}: {e}");
+                continue;
+            }
             let (faults, _) = replay_on(machine, &sink.events);
             assert_eq!((faults.times, faults.overlapping_maps), (0, 0), "{name} round {round}");
         }

@@ -158,6 +158,9 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
         g.feed_log(&self.log, &self.window);
         let timed = self.log.clock().timed();
         g.pairing.set_timed(timed);
+        if log_ended && g.pairing.descriptors().is_none() {
+            g.pairing.end_first();
+        }
         loop {
             let needs = g.pairing.poll();
             g.take_pairs(&mut self.window, timed);

@@ -66,9 +66,7 @@ impl Pairing {
 
     /// The log starts over at record `index`.
     pub(crate) fn seam_first(&mut self, index: u64, time: i64) {
-        if let Pairing::Descriptors(p) = self {
-            p.seam_first(index, time);
-        }
+        both!(self, p => p.seam_first(index, time));
     }
 
     /// The ftrace starts over at record `index`.

@@ -26,6 +26,8 @@ const SEARCH_LEAST: usize = 2048;
 const RARE: [usize; 3] = [16, 256, MAX_VOTES];
 /// Votes of one search, 8 MiB.
 const MAX_VOTES: usize = 1 << 20;
+/// A part is a rest if the other side has this many times more.
+const REST: usize = 4;
 /// Votes for differences within this agree, 2 ms: a device may take its time.
 const WINDOW_NS: i64 = 2_000_000;
 /// Differences nearer than this are no rivals, 20 ms.
@@ -53,8 +55,10 @@ const MAX_PAGES: usize = 1 << 17;
 /// Effects are kept this long, 1 s.
 const KEEP_NS: i64 = 1_000_000_000;
 
-/// Marks a place where the second side starts over; equals no mapping.
+/// Marks a place where a side starts over; equals no mapping.
 const SEAM: u64 = 0x5ea3_0000_0000_0000;
+/// An invalidation that has its unmap.
+const USED: u64 = SEAM | 2;
 
 /// Pairs causes (the second side) with effects (the first); see the module's
 /// text.
@@ -85,6 +89,8 @@ pub(crate) struct Votes {
     /// Last output of a page, by domain and page: another miss that finds it
     /// is no news.
     outputs: FxHashMap<u64, u64>,
+    /// Times at which the first side starts over.
+    seams: VecDeque<i64>,
 }
 
 impl Votes {
@@ -134,6 +140,19 @@ impl Votes {
         self.second_ended = true;
     }
 
+    /// The first side starts over at record `index`.
+    pub(crate) fn seam_first(&mut self, index: u64, time: i64) {
+        self.seams.push_back(time);
+        self.outputs.clear();
+        self.first.push_back(Token { hash: SEAM, time, index });
+    }
+
+    /// Drops what is before the next place where the first side starts over.
+    fn skip_first_seam(&mut self) {
+        self.seams.pop_front();
+        while self.first.pop_front().is_some_and(|t| t.hash != SEAM) {}
+    }
+
     /// The second side starts over at record `index`.
     pub(crate) fn seam_second(&mut self, index: u64, time: i64) {
         self.second.push_back(Token { hash: SEAM, time, index });
@@ -157,6 +176,9 @@ impl Votes {
     /// The caller cannot hold more of the first side.
     pub(crate) fn give_up_first(&mut self) {
         if self.offset.is_none() && !self.search() {
+            if self.first.front().is_some_and(|t| t.hash == SEAM) {
+                self.seams.pop_front();
+            }
             self.first.pop_front();
         }
     }
@@ -190,16 +212,45 @@ impl Votes {
             self.second.pop_front();
             return None;
         }
-        let seam = self.second.iter().take(SEARCH_LEAST).any(|t| t.hash == SEAM);
-        let second_enough = self.second.len() >= SEARCH_LEAST || self.second_ended || seam;
-        let first_enough = self.first.len() >= SEARCH_FIRST || self.first_ended;
+        if self.first.front().is_some_and(|t| t.hash == SEAM) {
+            self.skip_first_seam();
+            return None;
+        }
+        let seam = self.second.iter().take(SEARCH_LEAST).position(|t| t.hash == SEAM);
+        let second_enough =
+            self.second.len() >= SEARCH_LEAST || self.second_ended || seam.is_some();
+        let first_seam = !self.seams.is_empty();
+        let first_enough = self.first.len() >= SEARCH_FIRST || self.first_ended || first_seam;
         if self.second.is_empty() || !first_enough || !second_enough {
             return Some(Needs {
                 first: !first_enough,
                 second: !second_enough || self.second.is_empty() && !self.second_ended,
             });
         }
+        // What is left of a recording that was joined would find accidents in
+        // the next one.
+        let first_part = self.first.iter().position(|t| t.hash == SEAM);
+        let (firsts, seconds) =
+            (first_part.unwrap_or(self.first.len()), seam.unwrap_or(self.second.len()));
+        if first_part.is_some() && firsts * REST < seconds {
+            self.skip_first_seam();
+            return None;
+        }
+        if let Some(at) = seam
+            && seconds * REST < firsts
+        {
+            self.second.drain(..=at);
+            return None;
+        }
         if self.search() {
+            return None;
+        }
+        if first_seam || seam.is_some() {
+            // What is before a place where a side starts over stays alone.
+            if first_seam {
+                self.skip_first_seam();
+            }
+            self.second.drain(..seam.map_or(0, |at| at + 1));
             return None;
         }
         if self.first_ended && self.first.len() <= SEARCH_FIRST {
@@ -208,6 +259,7 @@ impl Votes {
             self.second.clear();
             return Some(Needs { first: false, second: !self.second_ended });
         }
+        // No seam is among them.
         self.first.drain(..(SEARCH_FIRST / 2).min(self.first.len()));
         None
     }
@@ -218,7 +270,7 @@ impl Votes {
         for t in self.second.iter().take(SEARCH_SECOND).take_while(|t| t.hash != SEAM) {
             places.entry(t.hash).or_default().1.push(t.time);
         }
-        for t in self.first.iter().take(SEARCH_FIRST) {
+        for t in self.first.iter().take(SEARCH_FIRST).take_while(|t| t.hash != SEAM) {
             if let Some((effects, _)) = places.get_mut(&t.hash) {
                 effects.push(t.time);
             }
@@ -251,6 +303,11 @@ impl Votes {
             return None;
         }
         let earliest = cause.time.saturating_add(offset);
+        if self.seams.front().is_some_and(|at| *at <= earliest) {
+            self.skip_first_seam();
+            self.offset = None;
+            return None;
+        }
         let latest = earliest.saturating_add(DELAY_NS);
         if !self.first_ended && self.first.back().is_none_or(|t| t.time <= latest) {
             return Some(Needs { first: true, second: false });
@@ -260,7 +317,11 @@ impl Votes {
         }
         self.second.pop_front();
         let from = self.first.partition_point(|t| t.time < earliest.saturating_sub(SLACK_NS));
-        let near = self.first.range(from..).enumerate().take_while(|(_, t)| t.time <= latest);
+        let near = self
+            .first
+            .range(from..)
+            .enumerate()
+            .take_while(|(_, t)| t.time <= latest && t.hash != SEAM);
         let mut any = false;
         let mut effect = None;
         for (i, t) in near {
@@ -279,7 +340,7 @@ impl Votes {
             Some((at, effect)) => {
                 if unmap {
                     // Each unmap has an invalidation of its own.
-                    self.first[at].hash = SEAM;
+                    self.first[at].hash = USED;
                     self.unmaps += 1;
                 } else {
                     self.matched += 1;
