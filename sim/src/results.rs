@@ -418,6 +418,13 @@ pub struct Verify {
     pub hit_labels: u64,
     /// Labels predicted wrongly.
     pub hit_label_mismatches: u64,
+    /// Requests whose recorded walk has a number of page-table reads, which
+    /// was compared (0 as for labels).
+    #[serde(default)]
+    pub walk_reads: u64,
+    /// Numbers of reads predicted wrongly.
+    #[serde(default)]
+    pub walk_read_mismatches: u64,
     /// Recorded shadow operations compared (0 unless software nesting with
     /// `invalidate-range`).
     pub shadow_ops: u64,
@@ -437,6 +444,7 @@ impl Verify {
         self.target_mismatches == 0
             && self.reference_mismatches == 0
             && self.hit_label_mismatches == 0
+            && self.walk_read_mismatches == 0
             && self.shadow_op_mismatches == 0
             && self.invariant_violations == 0
     }
@@ -447,7 +455,8 @@ impl Verify {
 pub struct Mismatch {
     /// Event number in the trace (0-based row).
     pub event: u64,
-    /// `target`, `reference`, `label`, `shadow_op` or `invariant`.
+    /// `target`, `reference`, `label`, `walk_reads`, `shadow_op` or
+    /// `invariant`.
     pub check: String,
     /// What was expected and what was found.
     pub detail: String,

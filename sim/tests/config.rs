@@ -41,6 +41,8 @@ fn every_preset_resolves_under_its_own_name() {
         "sw-nested-invalidate",
         "sw-nested-flush",
         "qemu-vtd-7.2",
+        "qemu-amdvi-7.2",
+        "qemu-smmuv3-7.2",
     ];
     assert!(required.iter().all(|r| names.contains(r)), "{names:?}");
     for name in names {
@@ -178,7 +180,10 @@ fn contradictions_are_refused() {
     preset("sw-nested-invalidate", &["sync.policy=map-unmap", host]).unwrap();
     refused(preset("hw-nested", &[host]), &["child.ownership", "user-managed"]);
     refused(preset("hw-nested", &["parent.ownership=user-managed"]), &["parent.ownership"]);
-    refused(preset("hw-nested", &["iotlb.page_match=low8"]), &["page_match", "flush-when-full"]);
+    for how in ["low8", "domain"] {
+        let set = format!("iotlb.page_match={how}");
+        refused(preset("hw-nested", &[&set]), &["page_match", how, "flush-when-full"]);
+    }
     refused(
         preset("qemu-vtd-7.2", &["guest.invalidation=page"]),
         &["guest.invalidation = \"page\"", "verify.labels", "as-recorded"],

@@ -8,7 +8,8 @@ use std::collections::{HashMap, HashSet};
 
 use ioasim_sim::cache::replacement::{Clock, Fifo, Lru, Plru, Random, Replacement};
 use ioasim_sim::cache::{
-    Cached, FlushWhenFullStore, Iotlb, Key, MissCause, PageRange, SetAssocStore, Store, Tag,
+    Cached, FlushWhenFullStore, Iotlb, Key, MissCause, PageMatch, PageRange, SetAssocStore, Store,
+    Tag,
 };
 use ioasim_sim::events::{PageSize, Perm};
 use ioasim_sim::results::MissCauses;
@@ -155,7 +156,7 @@ impl Slow for SlowSets {
     }
 }
 
-struct SlowQemu(QemuModel<Perm>, bool);
+struct SlowQemu(QemuModel<Perm>, PageMatch);
 
 impl Slow for SlowQemu {
     fn get(&mut self, key: Key) -> Option<Perm> {
@@ -165,9 +166,15 @@ impl Slow for SlowQemu {
         self.0.insert(key, perm);
     }
     fn invalidate(&mut self, tag: Tag, range: PageRange) -> Vec<Key> {
-        if !self.1 {
-            self.0.held.retain(|k, _| k.tag() != tag || !k.overlaps(range.start, range.end));
-            return Vec::new();
+        match self.1 {
+            PageMatch::Exact => {
+                self.0.held.retain(|k, _| k.tag() != tag || !k.overlaps(range.start, range.end));
+                return Vec::new();
+            }
+            PageMatch::Domain => {
+                return self.0.held.extract_if(|k, _| k.tag() == tag).map(|(k, _)| k).collect();
+            }
+            PageMatch::Low8 => {}
         }
         // Enough address bits ignored to cover the range.
         let (first, last) = (range.start >> 12, (range.end - 1) >> 12);
@@ -340,9 +347,13 @@ proptest! {
     }
 
     #[test]
-    fn flush_when_full(entries in 1..40usize, low8: bool, ops in vec(op(), 1..500)) {
-        let store = FlushWhenFullStore::new(entries, low8);
-        let causes = run(store, SlowQemu(QemuModel::new(entries), low8), &ops)?;
+    fn flush_when_full(
+        entries in 1..40usize,
+        how in proptest::sample::select(vec![PageMatch::Exact, PageMatch::Low8, PageMatch::Domain]),
+        ops in vec(op(), 1..500),
+    ) {
+        let store = FlushWhenFullStore::new(entries, how);
+        let causes = run(store, SlowQemu(QemuModel::new(entries), how), &ops)?;
         prop_assert_eq!(causes.conflict, 0);
     }
 }

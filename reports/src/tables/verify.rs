@@ -20,7 +20,7 @@ pub(crate) struct Check {
 }
 
 /// The checks of a verification, those that compared nothing included.
-pub(crate) fn checks(v: &Verify) -> [Check; 5] {
+pub(crate) fn checks(v: &Verify) -> [Check; 6] {
     let check = |what, against, compared, different| Check { what, against, compared, different };
     [
         check("outputs", "the recorded output addresses", v.translations, v.target_mismatches),
@@ -35,6 +35,12 @@ pub(crate) fn checks(v: &Verify) -> [Check; 5] {
             "the recorded IOTLB's labels",
             v.hit_labels,
             v.hit_label_mismatches,
+        ),
+        check(
+            "walks' reads",
+            "the recorded page-table reads of each walk",
+            v.walk_reads,
+            v.walk_read_mismatches,
         ),
         check(
             "shadow operations",

@@ -49,7 +49,8 @@ impl Pasid {
 pub enum Kind {
     /// A device's access. `requester`, `pasid`, `domain`, `addr` = IOVA with
     /// offset, `size` = bytes (0 where the recording has no length), `out` =
-    /// recorded output address with offset if [`Flags::OUT_KNOWN`].
+    /// recorded output address with offset if [`Flags::OUT_KNOWN`], `aux` =
+    /// page-table reads of the recorded walk (0 if not recorded, or none).
     Dma = 0,
     /// The guest maps `[addr, addr+size)` (IOVA) to `out` (GPA) in `domain`.
     Map = 1,
@@ -238,7 +239,7 @@ pub struct Event {
     pub size: u64,
     /// Output address in bytes.
     pub out: u64,
-    /// Second output address; see [`Kind::ShadowMap`].
+    /// Second output address of [`Kind::ShadowMap`]; reads of [`Kind::Dma`].
     pub aux: u64,
 }
 

@@ -2,6 +2,8 @@
 
 use std::hint::black_box;
 
+use serde::{Deserialize, Serialize};
+
 use super::replacement::{NoConfig, Replacement};
 use super::{Associative, FlushWhenFull, History, Key, Seen, SetAssoc, Sizes, Tag};
 use crate::events::{PAGE_SHIFT, PageSize, Perm};
@@ -155,17 +157,29 @@ impl<C: Associative<Cached>> Store for CacheStore<C> {
     }
 }
 
-/// QEMU's store. `low8` selects its eight-bit invalidation mask.
+/// How page-selective invalidations match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PageMatch {
+    /// The pages that the command covers.
+    Exact,
+    /// By the low 8 bits of the page number (QEMU's VT-d).
+    Low8,
+    /// All of the domain, whatever the range (QEMU's AMD-Vi).
+    Domain,
+}
+
+/// QEMU's store.
 #[derive(Clone, Debug)]
 pub struct FlushWhenFullStore {
     cache: FlushWhenFull<Cached>,
-    low8: bool,
+    page_match: PageMatch,
 }
 
 impl FlushWhenFullStore {
-    /// `entries`, with exact or eight-bit page-selective invalidation.
-    pub fn new(entries: usize, low8: bool) -> Self {
-        FlushWhenFullStore { cache: FlushWhenFull::new(entries), low8 }
+    /// `entries`, and how page-selective invalidations match.
+    pub fn new(entries: usize, page_match: PageMatch) -> Self {
+        FlushWhenFullStore { cache: FlushWhenFull::new(entries), page_match }
     }
 }
 
@@ -194,15 +208,19 @@ impl Store for FlushWhenFullStore {
 
     fn invalidate(&mut self, tag: Tag, range: PageRange, removed: &mut dyn FnMut(Key)) -> usize {
         let before = self.cache.len();
-        if self.low8 {
-            // log2 of the smallest aligned power of two of pages that covers
-            // the range: the range itself if it came from one descriptor.
-            let (first, last) = (range.start >> PAGE_SHIFT, (range.end - 1) >> PAGE_SHIFT);
-            let am = u64::BITS - (first ^ last).leading_zeros();
-            self.cache.remove_low8(range.descriptor, am, |t| t == tag, removed);
-        } else {
-            let PageRange { start, end, .. } = range;
-            self.cache.remove_if(|k| k.tag() == tag && k.overlaps(start, end), removed);
+        match self.page_match {
+            PageMatch::Low8 => {
+                // log2 of the smallest aligned power of two of pages that covers
+                // the range: the range itself if it came from one descriptor.
+                let (first, last) = (range.start >> PAGE_SHIFT, (range.end - 1) >> PAGE_SHIFT);
+                let am = u64::BITS - (first ^ last).leading_zeros();
+                self.cache.remove_low8(range.descriptor, am, |t| t == tag, removed);
+            }
+            PageMatch::Exact => {
+                let PageRange { start, end, .. } = range;
+                self.cache.remove_if(|k| k.tag() == tag && k.overlaps(start, end), removed);
+            }
+            PageMatch::Domain => self.cache.remove_if(|k| k.tag() == tag, removed),
         }
         before - self.cache.len()
     }

@@ -16,8 +16,8 @@ pub mod replacement;
 pub use full_lru::FullLru;
 pub use history::{History, Seen};
 pub use iotlb::{
-    CacheStore, Cached, Filled, FlushWhenFullStore, Iotlb, MissCause, PageRange, SetAssocStore,
-    Store,
+    CacheStore, Cached, Filled, FlushWhenFullStore, Iotlb, MissCause, PageMatch, PageRange,
+    SetAssocStore, Store,
 };
 pub use low8::FlushWhenFull;
 pub use lru_sets::LruSets;

@@ -87,9 +87,15 @@ impl Config {
             let limit = "`flush-when-full` is fully associative: set it equal to iotlb.entries";
             return refuse("iotlb.ways", self.iotlb.ways.to_string(), limit.into());
         }
-        if self.iotlb.page_match == PageMatch::Low8 && !flush {
-            let limit = "`low8` is QEMU's and exists with `flush-when-full` only; use `exact`";
-            return refuse("iotlb.page_match", "\"low8\"".into(), limit.into());
+        let (matching, name) = match self.iotlb.page_match {
+            PageMatch::Exact => (true, "exact"),
+            PageMatch::Low8 => (flush, "low8"),
+            PageMatch::Domain => (flush, "domain"),
+        };
+        if !matching {
+            let limit = "`low8` and `domain` are QEMU's and exist with `flush-when-full` only; \
+                         use `exact`";
+            return refuse("iotlb.page_match", format!("\"{name}\""), limit.into());
         }
         if self.nesting == Nesting::Software {
             let calls = self.sync.policy == sync::Kind::MapUnmap;

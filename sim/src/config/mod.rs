@@ -10,6 +10,7 @@ pub use show::annotated;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::cache::PageMatch;
 use crate::events::PageSize;
 use crate::parent::Layout;
 use crate::parent_change::hardware::Family;
@@ -318,16 +319,6 @@ pub enum TagBy {
     Requester,
     /// Domain, requester id and PASID.
     RequesterPasid,
-}
-
-/// How page-selective invalidations match.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PageMatch {
-    /// The pages that the command covers.
-    Exact,
-    /// By the low 8 bits of the page number (QEMU's VT-d).
-    Low8,
 }
 
 /// The IOTLB.

@@ -210,6 +210,7 @@ impl<S: Store> Engine<S> {
                 continue;
             };
             let needed = flags.perm();
+            let reads_before = if WATCHED { self.counters.walk.memory_reads } else { 0 };
             let (out, hit) = match self.iotlb.lookup(route.tag, addr, needed) {
                 Some(out) => {
                     hits += 1;
@@ -233,8 +234,10 @@ impl<S: Store> Engine<S> {
                     needed,
                     flags,
                     recorded_out: chunk.out[i] as u64,
+                    recorded_reads: chunk.aux[i] as u64,
                 };
-                let answer = Answer { out, hit };
+                let reads = self.counters.walk.memory_reads - reads_before;
+                let answer = Answer { out, hit, reads };
                 verifier.translation(&request, &answer, &self.info, &self.parent);
             }
         }

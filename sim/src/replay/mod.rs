@@ -14,7 +14,7 @@ mod warm;
 
 use crate::cache::replacement::{Clock, Fifo, Lru, Plru, Random};
 use crate::cache::{CacheStore, FlushWhenFullStore, FullLru, SetAssocStore};
-use crate::config::{Config, PageMatch, ReplacementKind};
+use crate::config::{Config, ReplacementKind};
 use crate::events::{Chunk, TraceInfo};
 use crate::results::RunResult;
 use crate::table::Leaf;
@@ -85,8 +85,8 @@ impl Replay {
             ReplacementKind::Clock => set_assoc!(Clock),
             ReplacementKind::Random => set_assoc!(Random),
             ReplacementKind::FlushWhenFull => {
-                let low8 = config.iotlb.page_match == PageMatch::Low8;
-                of(FlushWhenFullStore::new(entries, low8), config, info, verify)
+                let page_match = config.iotlb.page_match;
+                of(FlushWhenFullStore::new(entries, page_match), config, info, verify)
             }
         }
     }

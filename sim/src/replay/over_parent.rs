@@ -8,7 +8,7 @@ use crate::parent_change::{ChangeKind, ChildId, Shadows, Work};
 use crate::table::RadixTable;
 
 /// See the module.
-pub(super) struct OverParent<'a, S> {
+pub(super) struct OverParent<'a, S: Store> {
     pub engine: &'a mut Engine<S>,
     /// What the present change may have made wrong.
     pub kind: ChangeKind,

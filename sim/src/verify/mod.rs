@@ -30,12 +30,16 @@ pub(crate) struct Request {
     pub needed: Perm,
     pub flags: Flags,
     pub recorded_out: u64,
+    /// Reads of page tables that the recorded walk made, 0 if unknown.
+    pub recorded_reads: u64,
 }
 
 /// The model's answer.
 pub(crate) struct Answer {
     pub out: Option<u64>,
     pub hit: bool,
+    /// Reads of page tables for it.
+    pub reads: u64,
 }
 
 /// State of a verification.
@@ -143,6 +147,16 @@ impl Verifier {
                 self.mismatch(r.event, "label", || {
                     let (want, got) = (word(recorded), word(a.hit));
                     format!("iova {:#x}: recorded {want}, the model {got}", r.iova)
+                });
+            }
+        }
+        if self.labels && r.recorded_reads > 0 {
+            self.result.walk_reads += 1;
+            if r.recorded_reads != a.reads {
+                self.result.walk_read_mismatches += 1;
+                self.mismatch(r.event, "walk_reads", || {
+                    let (want, got) = (r.recorded_reads, a.reads);
+                    format!("iova {:#x}: the recorded walk read {want}, the model {got}", r.iova)
                 });
             }
         }

@@ -360,6 +360,9 @@ fn retain_some(candidates: &mut Vec<Candidate>, keep: impl Fn(&Candidate) -> boo
 impl<L: LineSource> Joined<L> {
     /// Domain in the invalidation that covers this map or unmap.
     pub(crate) fn told_domain(&self, rec: &FtRec) -> Option<u32> {
+        if rec.told != u32::MAX {
+            return Some(rec.told);
+        }
         self.window.get(rec.peer).and_then(|s| s.descriptor().pages()).map(|(domain, ..)| domain)
     }
 

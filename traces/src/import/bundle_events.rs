@@ -9,6 +9,7 @@ use super::bundle_scan::Scan;
 use super::emit::{Emitter, Mapping, page_span};
 use super::iotlb::Iotlb;
 use super::lines::EventSink;
+use super::model::Model;
 use super::tables::{Range, Removed, Tables};
 use super::window::{FtKind, FtRec, LogRec, NONE, log_flags};
 use crate::Result;
@@ -79,7 +80,7 @@ impl State {
             regions: Vec::new(),
             parent: Tables::default(),
             shadow: Tables::default(),
-            iotlb: Iotlb::default(),
+            iotlb: Iotlb::new(Model::VtD),
             devices: Vec::new(),
             removed: Vec::new(),
             removals: VecDeque::new(),
@@ -337,7 +338,7 @@ impl State {
         if !rec.has(log_flags::OUT) || !self.scan.guest_domain.contains_key(&rec.domain) {
             return false;
         }
-        if rec.has(log_flags::HIT) && self.iotlb.lookup(rec.sid, page) == Some(out) {
+        if rec.has(log_flags::HIT) && self.iotlb.lookup(rec.sid, rec.domain, page) == Some(out) {
             return false;
         }
         let mapped = if self.shadowed {
@@ -356,7 +357,7 @@ impl State {
         }
         if rec.has(log_flags::LABEL) {
             let page = rec.a >> 12;
-            let hit = self.iotlb.lookup(rec.sid, page);
+            let hit = self.iotlb.lookup(rec.sid, rec.domain, page);
             self.counts.labels += u64::from(assigned);
             self.counts.labels_unlike_qemu += u64::from(hit.is_some() != rec.has(log_flags::HIT));
             if !rec.has(log_flags::HIT) || hit != Some(rec.b >> 12) {

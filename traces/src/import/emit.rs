@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 use super::desc::Descriptor;
 use super::iotlb::Iotlb;
 use super::lines::EventSink;
+use super::model::Model;
 use super::tables::{Range, Removed, Tables};
 use super::window::{LogRec, log_flags};
 use crate::Result;
@@ -69,7 +70,7 @@ impl<S: EventSink> Emitter<S> {
         Emitter {
             sink,
             tables: Tables::default(),
-            iotlb: Iotlb::default(),
+            iotlb: Iotlb::new(Model::VtD),
             attached: FxHashMap::default(),
             dirty: BTreeMap::new(),
             first: None,
@@ -81,6 +82,11 @@ impl<S: EventSink> Emitter<S> {
             counts: EmitCounts::default(),
             removed: Vec::new(),
         }
+    }
+
+    /// The recording is of this IOMMU.
+    pub(crate) fn set_model(&mut self, model: Model) {
+        self.iotlb = Iotlb::new(model);
     }
 
     /// Gives the event its time and writes it.
@@ -227,7 +233,7 @@ impl<S: EventSink> Emitter<S> {
             return false;
         }
         let (page, out) = (rec.a >> 12, rec.b >> 12);
-        if rec.has(log_flags::HIT) && self.iotlb.lookup(rec.sid, page) == Some(out) {
+        if rec.has(log_flags::HIT) && self.iotlb.lookup(rec.sid, rec.domain, page) == Some(out) {
             return false;
         }
         !self.tables.access(rec.domain, page, out)
@@ -241,9 +247,11 @@ impl<S: EventSink> Emitter<S> {
         let mut flags = Flags::default();
         if rec.has(log_flags::FAULT) {
             let need = rec.flags & 3;
+            // If the direction is not known, both are meant.
+            let any = if need == 0 { 3 } else { need };
             flags = Flags::FAULT.with(Flags(u32::from(need)));
             if let Some((_, r)) = self.tables.range_of(domain, page)
-                && r.perm & need == need
+                && r.perm & any == any
             {
                 // What would have been allowed was not there.
                 self.infer_unmap(rec.time, domain, page, 1)?;
@@ -269,6 +277,7 @@ impl<S: EventSink> Emitter<S> {
         }
         (e.flags, e.domain, e.requester, e.addr) =
             (flags, DomainId(domain), Requester(rec.sid), rec.a);
+        e.aux = u64::from(rec.reads);
         self.counts.dma += 1;
         self.write(rec.time, e)
     }
@@ -277,7 +286,7 @@ impl<S: EventSink> Emitter<S> {
     fn label(&mut self, rec: &LogRec) {
         let (page, out, mask) = (rec.a >> 12, rec.b >> 12, rec.c >> 12);
         let hit = rec.has(log_flags::HIT);
-        let cached = self.iotlb.lookup(rec.sid, page);
+        let cached = self.iotlb.lookup(rec.sid, rec.domain, page);
         self.counts.labels += 1;
         self.counts.labels_unlike_qemu += u64::from(cached.is_some() != hit);
         if !hit || cached != Some(out) {

@@ -3,7 +3,8 @@
 //! The log is the backbone: its records keep their order. The ftrace's maps
 //! and unmaps are put between them by time, where the difference of the two
 //! clocks comes from the invalidation descriptors that both sides recorded
-//! (`anchors.rs`). Clocks are good to some 20 us, so causality has the last
+//! (`anchors.rs`), or from maps and the misses that need them (`votes.rs`).
+//! Clocks are good to some 20 us, so causality has the last
 //! word:
 //!
 //! * what a CPU did before it submitted a descriptor stands before the
@@ -22,6 +23,7 @@ use super::attribute::Found;
 use super::emit::Emitter;
 use super::joined::{FT_AHEAD, Joined};
 use super::lines::{EventSink, LineSource};
+use super::model::Model;
 use super::qemu::LogReader;
 use super::report::{Diagnostics, Options};
 use super::window::{FtKind, LogKind, LogRec, LogWindow, NONE};
@@ -32,6 +34,8 @@ const STEPS: usize = 1024;
 /// Records of the log looked ahead with and without an ftrace.
 const LOG_AHEAD: usize = 1 << 17;
 const LOG_AHEAD_ALONE: usize = 1 << 15;
+/// Records of an ftrace among which a descriptor is looked for.
+const LOOK_FOR_DESCRIPTORS: usize = 1 << 14;
 /// log2 of the pages of an invalidation that are looked up one by one.
 const MAX_AM: u64 = 6;
 
@@ -67,6 +71,8 @@ pub(crate) struct Join<L, F, S> {
     /// What the log alone tells about caching mode, up to record `noted`.
     pub(crate) alone: LogGuess,
     noted: u64,
+    /// The first lines were read.
+    begun: bool,
 }
 
 impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
@@ -76,6 +82,7 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
             window: if guest.is_some() { LogWindow::default() } else { LogWindow::by_domain() },
             alone: LogGuess::default(),
             noted: 0,
+            begun: false,
             guest: guest.map(Joined::new),
             out: Emitter::new(sink),
             diag: Diagnostics::new(max_errors),
@@ -107,6 +114,23 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
         self.rest_of_ftrace()
     }
 
+    /// Sees what the inputs are before anything is written.
+    fn begin(&mut self) -> Result<()> {
+        let model = self.log.model.unwrap_or(Model::VtD);
+        self.out.set_model(model);
+        let Some(g) = &mut self.guest else { return Ok(()) };
+        while model == Model::VtD
+            && g.reader.counts.descriptors == 0
+            && g.window.len() < LOOK_FOR_DESCRIPTORS
+            && g.reader.read(&mut g.window, &mut self.diag)?
+        {}
+        if g.reader.counts.descriptors == 0 {
+            g.pair_by_mappings();
+        }
+        g.feed();
+        Ok(())
+    }
+
     /// Reads until both windows are full enough for the next [`STEPS`].
     fn fill(&mut self) -> Result<()> {
         let ahead = if self.guest.as_ref().is_some_and(|g| !g.finished()) {
@@ -115,6 +139,10 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
             LOG_AHEAD_ALONE
         };
         while self.window.len() < ahead && self.log.read(&mut self.window, &mut self.diag)? {}
+        if !self.begun {
+            self.begun = true;
+            self.begin()?;
+        }
         let Some(g) = &mut self.guest else {
             let stable = self.log.stable(&self.window);
             while let Some(rec) = self.window.get(self.noted).filter(|_| self.noted < stable) {
@@ -129,18 +157,21 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
         let log_ended = self.log.eof();
         g.feed_log(&self.log, &self.window);
         let timed = self.log.clock().timed();
-        g.aligner.set_timed(timed);
+        g.pairing.set_timed(timed);
+        if log_ended && g.pairing.descriptors().is_none() {
+            g.pairing.end_first();
+        }
         loop {
-            let needs = g.aligner.poll();
+            let needs = g.pairing.poll();
             g.take_pairs(&mut self.window, timed);
             if g.reader.eof() {
-                g.aligner.end_second();
+                g.pairing.end_second();
             }
             let full = g.window.is_full(FT_AHEAD);
             let wanted = needs.second || !g.reaches(&self.window, timed);
             if !wanted || full || g.reader.eof() {
                 if log_ended && g.reader.eof() {
-                    // Nothing more will come: let the aligner decide.
+                    // Nothing more will come: let the pairing decide.
                     g.finish_pairing(true, &mut self.window, timed);
                 }
                 g.decide(self.window.head() + STEPS as u64, &mut self.window, timed);
@@ -327,8 +358,8 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
                 g.feed();
                 continue;
             }
-            let known =
-                g.log_time(index).is_some() || (!self.log.clock().timed() && g.aligner.matched > 0);
+            let known = g.log_time(index).is_some()
+                || (!self.log.clock().timed() && g.pairing.matched() > 0);
             let rec = *g.window.get(index).expect("not empty");
             if rec.done || known {
                 self.write_ft(index)?;

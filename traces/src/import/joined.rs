@@ -3,9 +3,11 @@
 
 use super::anchors::{Aligner, Token};
 use super::clock::Segments;
+use super::emit::page_span;
 use super::evidence::{CachingModeGuess, History, Recent, Uses};
 use super::ftrace::FtReader;
 use super::lines::LineSource;
+use super::pairing::Pairing;
 use super::qemu::LogReader;
 use super::window::{FtKind, FtWindow, LogKind, LogWindow, NONE};
 
@@ -21,10 +23,10 @@ pub(crate) const PULL_NS: i64 = 20_000_000;
 pub(crate) struct Joined<L> {
     pub(crate) reader: FtReader<L>,
     pub(crate) window: FtWindow,
-    pub(crate) aligner: Aligner,
+    pub(crate) pairing: Pairing,
     /// Log's clock minus the ftrace's.
     segments: Segments,
-    /// Next records to be fed to the aligner.
+    /// Next records to be fed to the pairing.
     pub(crate) fed_log: u64,
     pub(crate) fed: u64,
     /// Last record written.
@@ -44,7 +46,7 @@ impl<L: LineSource> Joined<L> {
         Joined {
             reader: FtReader::new(lines),
             window: FtWindow::default(),
-            aligner: Aligner::new(true),
+            pairing: Pairing::Descriptors(Aligner::new(true)),
             segments: Segments::default(),
             fed_log: 0,
             fed: 0,
@@ -58,25 +60,25 @@ impl<L: LineSource> Joined<L> {
         }
     }
 
-    /// Tells the aligner about ends and takes what it finds.
+    /// Tells the pairing about ends and takes what it finds.
     pub(crate) fn finish_pairing(&mut self, log_ended: bool, log: &mut LogWindow, timed: bool) {
-        self.aligner.set_timed(timed);
+        self.pairing.set_timed(timed);
         if log_ended {
-            self.aligner.end_first();
+            self.pairing.end_first();
         }
         if self.reader.eof() {
-            self.aligner.end_second();
+            self.pairing.end_second();
         }
-        self.aligner.poll();
+        self.pairing.poll();
         self.take_pairs(log, timed);
     }
 
     /// A record of the log that is not decided cannot be written: with full
     /// windows what has no partner up to `head` will not get one.
     pub(crate) fn decide(&mut self, head: u64, log: &mut LogWindow, timed: bool) {
-        while self.aligner.undecided_first().is_some_and(|i| i <= head) {
-            self.aligner.give_up_first();
-            self.aligner.poll();
+        while self.pairing.undecided_first().is_some_and(|i| i <= head) {
+            self.pairing.give_up_first();
+            self.pairing.poll();
             self.take_pairs(log, timed);
         }
     }
@@ -91,7 +93,12 @@ impl<L: LineSource> Joined<L> {
         self.reader.eof() && self.window.len() == 0
     }
 
-    /// Hands new records of the log to the aligner.
+    /// Joins by maps and misses from here on: there are no descriptors.
+    pub(crate) fn pair_by_mappings(&mut self) {
+        self.pairing = Pairing::Mappings(Box::default());
+    }
+
+    /// Hands new records of the log to the pairing.
     pub(crate) fn feed_log<M: LineSource>(&mut self, log: &LogReader<M>, window: &LogWindow) {
         let stable = log.stable(window);
         while self.fed_log < stable {
@@ -99,42 +106,75 @@ impl<L: LineSource> Joined<L> {
             self.fed_log += 1;
             let Some(rec) = window.get(index) else { continue };
             if rec.seam {
-                self.aligner.seam_first(index, rec.time);
+                self.pairing.seam_first(index, rec.time);
             }
-            if matches!(rec.kind, LogKind::Inv | LogKind::Token) {
-                self.aligner.push_first(Token {
-                    hash: rec.descriptor().token(),
-                    time: rec.time,
-                    index,
-                });
+            match &mut self.pairing {
+                Pairing::Descriptors(p) => {
+                    if matches!(rec.kind, LogKind::Inv | LogKind::Token) {
+                        p.push_first(Token {
+                            hash: rec.descriptor().token(),
+                            time: rec.time,
+                            index,
+                        });
+                    }
+                }
+                Pairing::Mappings(p) if rec.proves() => {
+                    p.push_effect(rec.domain, rec.a >> 12, rec.b >> 12, (rec.time, index));
+                }
+                Pairing::Mappings(p) => {
+                    if rec.kind == LogKind::Inv
+                        && let Some((domain, addr, am)) = rec.descriptor().pages()
+                    {
+                        let page = addr >> 12 & !((1 << am) - 1);
+                        p.push_invalidation(domain, page, 1 << am, (rec.time, index));
+                    }
+                }
             }
         }
     }
 
-    /// Hands new records of the ftrace to the aligner.
+    /// Hands new records of the ftrace to the pairing.
     pub(crate) fn feed(&mut self) {
         while self.fed < self.window.end() {
             let index = self.fed;
             self.fed += 1;
             if let Some(rec) = self.window.get(index).filter(|r| r.seam) {
                 self.segments.seam(index);
-                self.aligner.seam_second(index, rec.time);
+                self.pairing.seam_second(index, rec.time);
             }
             self.recent.note(&mut self.window, index, &mut self.caching);
             let Some(rec) = self.window.get(index) else { continue };
-            if rec.kind == FtKind::Submit {
-                self.aligner.push_second(Token {
-                    hash: rec.descriptor().token(),
-                    time: rec.time,
-                    index,
-                });
+            match &mut self.pairing {
+                Pairing::Descriptors(p) if rec.kind == FtKind::Submit => {
+                    p.push_second(Token { hash: rec.descriptor().token(), time: rec.time, index });
+                }
+                Pairing::Mappings(p) if rec.kind == FtKind::Map => {
+                    p.push_cause(rec.a >> 12, rec.b >> 12, (rec.time, index));
+                }
+                Pairing::Mappings(p) if rec.kind == FtKind::Unmap => {
+                    let (page, pages) = page_span(rec.a, rec.size);
+                    p.push_unmap(page, pages, (rec.time, index));
+                }
+                _ => {}
             }
         }
     }
 
     /// Notes pairs found on both sides, and the clocks' difference.
     pub(crate) fn take_pairs(&mut self, window: &mut LogWindow, timed: bool) {
-        while let Some(pair) = self.aligner.next_pair() {
+        while let Some(pair) = self.pairing.next_pair() {
+            if self.pairing.descriptors().is_none() {
+                // Cause and effect, not the same operation.
+                self.segments.pair(pair.second.index, pair.epoch, pair.offset);
+                let told = window.get(pair.first.index).filter(|r| r.kind == LogKind::Inv);
+                if let Some((domain, ..)) = told.and_then(|r| r.descriptor().pages())
+                    && let Some(r) = self.window.get_mut(pair.second.index)
+                {
+                    r.told = domain;
+                    r.vmm = pair.first.index;
+                }
+                continue;
+            }
             if let Some(r) = window.get_mut(pair.first.index) {
                 r.peer = pair.second.index;
             }
@@ -169,7 +209,7 @@ impl<L: LineSource> Joined<L> {
         }
         match self.log_time(last) {
             Some(t) => t > end.time.saturating_add(FT_BEYOND_NS),
-            // Not joined (yet): the aligner asks for what it needs.
+            // Not joined (yet): the pairing asks for what it needs.
             None => true,
         }
     }
@@ -205,8 +245,8 @@ impl<L: LineSource> Joined<L> {
             let Some(rec) = self.window.pop() else { break };
             dropped += u64::from(!rec.done && rec.kind != FtKind::Submit);
         }
-        while self.aligner.undecided_second().is_some_and(|i| i < self.window.head()) {
-            self.aligner.give_up_second();
+        while self.pairing.undecided_second().is_some_and(|i| i < self.window.head()) {
+            self.pairing.give_up_second();
         }
         self.next = self.next.max(self.window.head());
         dropped

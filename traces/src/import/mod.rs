@@ -1,7 +1,7 @@
 //! Importers: text logs to events.
 //!
-//! * [`qemu_log`]: a log of QEMU's emulated VT-d, alone or with the guest's
-//!   ftrace;
+//! * [`qemu_log`]: a log of QEMU's emulated VT-d, AMD-Vi or SMMUv3, alone or
+//!   with the guest's ftrace;
 //! * [`bundle`]: software nesting recorded at four levels.
 //!
 //! `docs/importing.md` tells users what is recorded, what is inferred and
@@ -24,14 +24,17 @@ mod iotlb;
 mod join;
 mod joined;
 mod lines;
+mod model;
 mod nested;
 mod order;
+mod pairing;
 mod qemu;
 mod qemu_line;
 mod report;
 mod single;
 mod tables;
 mod to_file;
+mod votes;
 mod window;
 
 pub use lines::{EventSink, LineSource, MemoryLines, MemorySink};

@@ -5,8 +5,9 @@ use ioasim_events::{CachingMode, OutputSpace};
 use super::bundle::Bundle;
 use super::bundle_scan::{self, Scan};
 use super::lines::{EventSink, LineSource, import_error};
+use super::model::Model;
 use super::report::{ImportReport, Options};
-use super::single::no_vtd_event;
+use super::single::no_iommu_event;
 use crate::Result;
 
 /// The four inputs of a bundle.
@@ -84,17 +85,30 @@ fn check_scan<H, G, V: LineSource, K: LineSource>(
 fn check<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink>(
     b: &Bundle<H, G, V, K, S>,
 ) -> Result<()> {
-    if b.host.counts.vtd_events == 0 {
+    if b.host.counts.iommu_events == 0 {
         return Err(import_error(
             b.host.lines().path(),
-            no_vtd_event(b.host.counts.lines, b.host.other_iommu),
+            no_iommu_event(b.host.counts.lines, b.host.other_iommu),
         ));
     }
+    for (model, path) in
+        [(b.host.model, b.host.lines().path()), (b.vmm.model, b.vmm.lines().path())]
+    {
+        if let Some(model) = model.filter(|m| *m != Model::VtD) {
+            return Err(import_error(
+                path,
+                format!(
+                    "it is a log of {}, and bundles are read of VT-d only; import it alone",
+                    model.name()
+                ),
+            ));
+        }
+    }
     for (ftrace, matched, what, log) in [
-        (b.guest.reader.lines().path(), b.guest.aligner.matched, "guest", b.vmm.lines().path()),
+        (b.guest.reader.lines().path(), b.guest.pairing.matched(), "guest", b.vmm.lines().path()),
         (
             b.hypervisor.reader.lines().path(),
-            b.hypervisor.aligner.matched,
+            b.hypervisor.pairing.matched(),
             "hypervisor",
             b.host.lines().path(),
         ),
@@ -169,12 +183,18 @@ fn count<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSin
     add("maps_moved_before_their_dma", c.pulled);
     add("address_space_switches", c.switches);
     add("order_conflicts", b.order_conflicts);
-    add("guest_descriptors_joined", b.guest.aligner.matched);
-    add("guest_descriptors_not_joined", b.guest.aligner.second_unmatched);
+    add("guest_descriptors_joined", b.guest.pairing.matched());
+    add(
+        "guest_descriptors_not_joined",
+        b.guest.pairing.descriptors().map_or(0, |p| p.second_unmatched),
+    );
     add("shadow_operations_joined", b.shadow_ops.matched);
     add("shadow_operations_not_joined", b.shadow_ops.second_unmatched);
-    add("hypervisor_descriptors_joined", b.hypervisor.aligner.matched);
-    add("hypervisor_descriptors_not_joined", b.hypervisor.aligner.second_unmatched);
+    add("hypervisor_descriptors_joined", b.hypervisor.pairing.matched());
+    add(
+        "hypervisor_descriptors_not_joined",
+        b.hypervisor.pairing.descriptors().map_or(0, |p| p.second_unmatched),
+    );
     report.child_levels = b.vmm.levels;
     report.caching_mode = CachingMode::On;
 }

@@ -21,7 +21,9 @@ const HOLD_PAGES: u64 = 64;
 impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
     /// Writes ftrace records whose time has come.
     pub(super) fn release(&mut self, time: i64) -> Result<()> {
-        let Some(g) = &self.guest else { return Ok(()) };
+        let Some(g) = &mut self.guest else { return Ok(()) };
+        // What was pulled before its time is gone from the window.
+        g.next = g.next.max(g.window.head());
         let due = g.due(g.next, time);
         if !due && self.window.head() < g.retry_at {
             return Ok(());
@@ -86,7 +88,11 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
         let (page, pages) = page_span(rec.a, rec.size);
         let Some(domain) = found.domain.filter(|_| pages <= HOLD_PAGES) else { return 0 };
         // Its own invalidation bounds it.
-        let limit = g.window.get(rec.peer).map_or(NONE, |s| s.peer);
+        let limit = match g.window.get(rec.peer) {
+            Some(submit) => submit.peer,
+            None if rec.told != u32::MAX => rec.vmm,
+            None => NONE,
+        };
         if limit != NONE && limit.saturating_sub(self.window.head()) <= NEAR_RECORDS {
             // Mostly there is none in between, which is seen at once.
             let missed = |r: &LogRec| r.proves() && (r.a >> 12).wrapping_sub(page) < pages;

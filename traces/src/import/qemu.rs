@@ -6,6 +6,12 @@
 //!   `vtd_iommu_translate`); other threads' lines may stand between them.
 //! * An invalidation is `vtd_inv_desc` (raw) and then a decoded line
 //!   (`vtd_process_inv_desc`); the effect follows the decoded line.
+//!
+//! The same for the other IOMMUs: `qemu/amdvi.rs`, `qemu/smmu.rs`. Their
+//! commands become the VT-d descriptors that say the same.
+
+mod amdvi;
+mod smmu;
 
 use std::collections::VecDeque;
 
@@ -13,7 +19,8 @@ use rustc_hash::FxHashMap;
 
 use super::clock::Clock;
 use super::desc::{Descriptor, kind};
-use super::lines::LineSource;
+use super::lines::{LineSource, import_error};
+use super::model::Model;
 use super::qemu_line::{self, Event, Line};
 use super::report::Diagnostics;
 use super::window::{LogKind, LogRec, LogWindow, log_flags};
@@ -31,7 +38,8 @@ const SLPTE_LARGE: u64 = 1 << 7;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LogCounts {
     pub(crate) lines: u64,
-    pub(crate) vtd_events: u64,
+    /// Events of the emulated IOMMU.
+    pub(crate) iommu_events: u64,
     pub(crate) raw_descriptors: u64,
     pub(crate) decoded_only: u64,
     pub(crate) waits: u64,
@@ -41,6 +49,11 @@ pub(crate) struct LogCounts {
     pub(crate) faults: u64,
     pub(crate) vmm_events_unused: u64,
     pub(crate) shadow_operations: u64,
+    /// Reads of page tables, and misses for which they are logged.
+    pub(crate) table_reads: u64,
+    pub(crate) misses_with_reads: u64,
+    /// Commands for pages of which only the domain is logged.
+    pub(crate) commands_without_range: u64,
 }
 
 /// Reads a QEMU log into a [`LogWindow`].
@@ -58,6 +71,10 @@ pub(crate) struct LogReader<L> {
     enabling: Option<u32>,
     /// High halves of context entries, by device.
     contexts: FxHashMap<u32, u64>,
+    /// The IOMMU that the log is of, once one of its events was read.
+    pub(crate) model: Option<Model>,
+    amdvi: amdvi::State,
+    smmu: smmu::State,
     /// Names of other emulated IOMMUs seen.
     pub(crate) other_iommu: Option<&'static str>,
     /// Keep the records that only a VMM's log needs.
@@ -79,6 +96,9 @@ impl<L: LineSource> LogReader<L> {
             raw: None,
             enabling: None,
             contexts: FxHashMap::default(),
+            model: None,
+            amdvi: amdvi::State::default(),
+            smmu: smmu::State::default(),
             other_iommu: None,
             vmm,
             levels: 0,
@@ -131,10 +151,11 @@ impl<L: LineSource> LogReader<L> {
         };
         match parsed {
             Line::Event(event) => {
+                self.expect(event)?;
                 let tick = self.clock.tick(stamp.time);
                 self.seam |= tick.seam;
                 let before = window.end();
-                self.counts.vtd_events += 1;
+                self.counts.iommu_events += 1;
                 let mut rec = LogRec::new(LogKind::Void, tick.time, stamp.tid);
                 rec.seam = self.seam;
                 self.event(window, event, rec, number);
@@ -159,10 +180,38 @@ impl<L: LineSource> LogReader<L> {
         Ok(true)
     }
 
+    /// One log is of one IOMMU.
+    #[inline]
+    fn expect(&mut self, event: Event) -> Result<()> {
+        let model = match event {
+            Event::AmdVi(_) => Model::AmdVi,
+            Event::Smmu(_) => Model::SmmuV3,
+            Event::VfioNotify { .. }
+            | Event::RegionAddRam { .. }
+            | Event::RegionAddIommu { .. }
+            | Event::RegionDel { .. } => return Ok(()),
+            _ => Model::VtD,
+        };
+        match *self.model.get_or_insert(model) {
+            first if first == model => Ok(()),
+            first => Err(import_error(
+                self.lines.path(),
+                format!(
+                    "events of {} at line {} behind events of {}; a log is of one machine with one IOMMU, import them apart",
+                    model.name(),
+                    self.counts.lines,
+                    first.name()
+                ),
+            )),
+        }
+    }
+
     #[inline]
     fn event(&mut self, w: &mut LogWindow, event: Event, mut rec: LogRec, line: u64) {
         let enabling = self.enabling.take();
         match event {
+            Event::AmdVi(event) => self.amdvi_event(w, event, rec, line),
+            Event::Smmu(event) => self.smmu_event(w, event, rec, line),
             Event::IotlbPage { hit, sid, iova, slpte, domain } => {
                 rec.kind = LogKind::Dma;
                 rec.sid = sid;
@@ -387,17 +436,15 @@ fn push_descriptor(w: &mut LogWindow, mut rec: LogRec, d: Descriptor) -> u64 {
 
 /// An event of a kind that is not used.
 fn other(name: &[u8], counts: &mut LogCounts, other_iommu: &mut Option<&'static str>) {
-    if name.starts_with(b"vtd_") {
-        counts.vtd_events += 1;
+    if Model::of_event(name).is_some() {
+        counts.iommu_events += 1;
         if name == b"vtd_iotlb_reset" {
             // An effect of the fills before it, not an input.
             counts.iotlb_resets += 1;
         }
     } else if other_iommu.is_none() {
         *other_iommu = [
-            (&b"amdvi_"[..], "AMD-Vi (amdvi_*)"),
-            (b"smmu", "Arm SMMU (smmu*)"),
-            (b"virtio_iommu_", "virtio-iommu (virtio_iommu_*)"),
+            (&b"virtio_iommu_"[..], "virtio-iommu (virtio_iommu_*)"),
             (b"riscv_iommu", "RISC-V IOMMU (riscv_iommu_*)"),
         ]
         .into_iter()

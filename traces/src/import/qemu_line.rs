@@ -1,9 +1,15 @@
 //! One line of a log written by QEMU's `log` trace backend.
 //!
 //! Formats are those of QEMU 7.2 to 10.2 (`hw/i386/trace-events`,
-//! `hw/vfio/trace-events`). A line is `[stamp]name arguments`; the stamp is
+//! `hw/arm/trace-events`, `hw/vfio/trace-events`). A line is `[stamp]name arguments`; the stamp is
 //! `TID@SEC.USEC:` (7.2, 10.0 with `-msg timestamp=on`), an ISO-8601 time and
 //! a blank (10.2), or absent.
+
+mod amdvi;
+mod smmu;
+
+pub(crate) use amdvi::AmdVi;
+pub(crate) use smmu::{Smmu, Tag};
 
 use super::bytes::{Cursor, iso8601_ns};
 
@@ -78,6 +84,10 @@ pub(crate) enum Event {
     RegionAddIommu { start: u64, end: u64 },
     /// `vfio_listener_region_del`, end inclusive.
     RegionDel { start: u64, end: u64 },
+    /// `amdvi_*`
+    AmdVi(AmdVi),
+    /// `smmuv3_*` and `smmu_*`
+    Smmu(Smmu),
 }
 
 /// Takes a line apart.
@@ -146,6 +156,11 @@ fn rare<'a>(bytes: &'a [u8], rest: &'a [u8], stamp: Stamp) -> (Stamp, Line<'a>) 
         parse_vtd(tail, &mut args)
     } else if let Some(tail) = name.strip_prefix(b"vfio_") {
         parse_vfio(tail, &mut args)
+    } else if let Some(tail) = name.strip_prefix(b"amdvi_") {
+        amdvi::parse(tail, &mut args)
+    } else if let Some(tail) = name.strip_prefix(b"smmuv3_").or_else(|| name.strip_prefix(b"smmu_"))
+    {
+        smmu::parse(tail, &mut args)
     } else {
         None
     };

@@ -85,6 +85,8 @@ pub struct ImportReport {
     pub caching_mode: CachingMode,
     /// Levels of the guest's table, 0 if the recording does not show them.
     pub child_levels: u32,
+    /// What read it, as the trace's metadata names it; empty if unknown.
+    pub importer: &'static str,
 }
 
 impl ImportReport {

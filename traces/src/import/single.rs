@@ -1,18 +1,22 @@
-//! The import of a single-level recording: QEMU's log, and the guest's ftrace
-//! if there is one.
+//! The import of a single-level recording: QEMU's log of VT-d, AMD-Vi or
+//! SMMUv3, and the guest's ftrace if there is one.
 
 use ioasim_events::{CachingMode, OutputSpace};
 
 use super::join::Join;
 use super::lines::{EventSink, LineSource, import_error};
+use super::model::Model;
+use super::pairing::Pairing;
 use super::report::{ImportReport, Options};
 use crate::Result;
 
-/// Imports a log of QEMU's emulated VT-d into `sink`, with the guest's ftrace
-/// if there is one; gives the inputs back for their digests.
+/// Imports a log of QEMU's emulated VT-d, AMD-Vi or SMMUv3 into `sink`, with
+/// the guest's ftrace if there is one; gives the inputs back for their
+/// digests. Which IOMMU it is shows in the log.
 ///
 /// # Errors
-/// [`Error::Import`](crate::Error::Import) if the log holds no VT-d event, if
+/// [`Error::Import`](crate::Error::Import) if the log holds no event of these IOMMUs or of
+/// two of them, if
 /// the ftrace does not belong to it, or if more lines are damaged than
 /// allowed; whatever reading or `sink` reports.
 pub fn qemu_log<L: LineSource, F: LineSource>(
@@ -34,8 +38,11 @@ pub fn qemu_log<L: LineSource, F: LineSource>(
 /// Refuses inputs that are not what they were given as.
 fn check<L: LineSource, F: LineSource, S: EventSink>(join: &Join<L, F, S>) -> Result<()> {
     let path = join.log.lines().path();
-    if join.log.counts.vtd_events == 0 {
-        return Err(import_error(path, no_vtd_event(join.log.counts.lines, join.log.other_iommu)));
+    if join.log.counts.iommu_events == 0 {
+        return Err(import_error(
+            path,
+            no_iommu_event(join.log.counts.lines, join.log.other_iommu),
+        ));
     }
     let Some(g) = &join.guest else { return Ok(()) };
     let path = g.reader.lines().path();
@@ -49,25 +56,39 @@ fn check<L: LineSource, F: LineSource, S: EventSink>(join: &Join<L, F, S>) -> Re
             ),
         ));
     }
-    if g.reader.counts.descriptors == 0 {
+    let mut matched = g.pairing.matched();
+    let Pairing::Mappings(votes) = &g.pairing else {
+        // Machines of one kind boot alike, so a few pairs prove nothing.
+        let in_log =
+            join.log.counts.raw_descriptors - join.log.counts.waits + join.log.counts.decoded_only;
+        let in_ftrace = g.reader.counts.descriptors;
+        if matched == 0 || matched * 10 < in_log.min(in_ftrace) {
+            return Err(import_error(
+                path,
+                format!(
+                    "it does not belong to the log: {matched} of its {in_ftrace} invalidation descriptors \
+                     (qi_submit) agree with the {in_log} in the log; give the ftrace of the same run, \
+                     or import the log alone",
+                ),
+            ));
+        }
+        return Ok(());
+    };
+    if !join.log.clock().timed() {
         return Err(import_error(
             path,
-            "no invalidation descriptor (qi_submit) in it, so its clock cannot be set against the \
-             log's; record the events of intel_iommu beside those of iommu, or import the log alone",
+            "it has no invalidation descriptors (qi_submit) and the log has no time stamps, so nothing joins \
+             the two; record the log with -msg timestamp=on, or import it alone",
         ));
     }
-    // Machines of one kind boot alike, so a few pairs prove nothing.
-    let in_log =
-        join.log.counts.raw_descriptors - join.log.counts.waits + join.log.counts.decoded_only;
-    let in_ftrace = g.reader.counts.descriptors;
-    if g.aligner.matched == 0 || g.aligner.matched * 10 < in_log.min(in_ftrace) {
+    matched += votes.unmaps;
+    if matched == 0 || matched * 10 < votes.causes.min(votes.effects) {
         return Err(import_error(
             path,
             format!(
-                "it does not belong to the log: {} of its {in_ftrace} invalidation descriptors \
-                 (qi_submit) agree with the {in_log} in the log; give the ftrace of the same run, \
-                 or import the log alone",
-                g.aligner.matched
+                "it does not belong to the log: {matched} of its maps and unmaps ({} maps) are followed by an access \
+                 that finds their output or by their invalidation (the log shows {} such accesses); give the ftrace of the same run, or import the log alone",
+                votes.causes, votes.effects
             ),
         ));
     }
@@ -75,15 +96,16 @@ fn check<L: LineSource, F: LineSource, S: EventSink>(join: &Join<L, F, S>) -> Re
 }
 
 /// Why a file is refused as a QEMU log.
-pub(crate) fn no_vtd_event(lines: u64, other: Option<&str>) -> String {
+pub(crate) fn no_iommu_event(lines: u64, other: Option<&str>) -> String {
     match other {
         Some(other) => format!(
-            "no VT-d event in {lines} lines, but events of {other}, which cannot be imported yet; record with \
-             -device intel-iommu"
+            "no event of VT-d, AMD-Vi or SMMUv3 in {lines} lines, but events of {other}, which cannot be imported \
+             yet; record with -device intel-iommu, -device amd-iommu or -machine virt,iommu=smmuv3"
         ),
         None => format!(
-            "no VT-d event in {lines} lines (looked for vtd_iotlb_page_hit, vtd_iotlb_page_update, \
-             vtd_dmar_translate, vtd_inv_desc*); record with -trace 'vtd_*' -D FILE and QEMU's log backend"
+            "no VT-d event in {lines} lines, nor one of AMD-Vi or SMMUv3 (looked for vtd_iotlb_page_hit, \
+             vtd_iotlb_page_update, vtd_dmar_translate, vtd_inv_desc*, amdvi_*, smmu_*, smmuv3_*); record with \
+             -trace 'vtd_*' -D FILE and QEMU's log backend"
         ),
     }
 }
@@ -97,7 +119,24 @@ fn count<L: LineSource, F: LineSource, S: EventSink>(
     };
     let l = &join.log.counts;
     add("log_lines", l.lines);
-    add("log_vtd_events", l.vtd_events);
+    let model = join.log.model.unwrap_or(Model::VtD);
+    report.importer = model.importer();
+    add(
+        match model {
+            Model::VtD => "log_vtd_events",
+            Model::AmdVi => "log_amdvi_events",
+            Model::SmmuV3 => "log_smmu_events",
+        },
+        l.iommu_events,
+    );
+    match model {
+        Model::VtD => {}
+        Model::AmdVi => add("commands_without_range", l.commands_without_range),
+        Model::SmmuV3 => {
+            add("page_table_reads", l.table_reads);
+            add("misses_with_page_table_reads", l.misses_with_reads);
+        }
+    }
     add("log_seams", join.log.clock().seams);
     add("log_times_clamped", join.log.clock().clamped);
     add("dma_without_translate_line", l.without_translate);
@@ -123,8 +162,15 @@ fn count<L: LineSource, F: LineSource, S: EventSink>(
     if !join.log.clock().timed() {
         report.notes.push("The log has no time stamps: events are 1 us apart.".into());
     }
+    if model == Model::SmmuV3 {
+        // An SMMU caches no faulting entries: nothing is announced.
+        report.caching_mode = CachingMode::Off;
+    }
     let Some(g) = &join.guest else {
         let a = &join.alone;
+        if model != Model::VtD {
+            return;
+        }
         report.caching_mode = match (l.shadow_operations > 0 || a.on(), a.known()) {
             (true, _) => CachingMode::On,
             (false, true) => CachingMode::Off,
@@ -159,12 +205,21 @@ fn count<L: LineSource, F: LineSource, S: EventSink>(
     add("order_conflicts", c.order_conflicts);
     add("ftrace_events_not_joined", c.not_joined);
     add("markers", c.markers);
-    let a = &g.aligner;
-    add("descriptors_joined", a.matched);
-    add("descriptors_only_in_log", a.first_unmatched);
-    add("descriptors_only_in_ftrace", f.descriptors - a.matched);
-    add("join_resyncs", a.resyncs);
-    if g.caching.known() {
+    add("join_resyncs", g.pairing.resyncs());
+    match &g.pairing {
+        Pairing::Descriptors(a) => {
+            add("descriptors_joined", a.matched);
+            add("descriptors_only_in_log", a.first_unmatched);
+            add("descriptors_only_in_ftrace", f.descriptors - a.matched);
+        }
+        Pairing::Mappings(v) => {
+            add("maps_joined", v.matched);
+            add("maps_without_access", v.causes - v.matched);
+            add("unmaps_joined", v.unmaps);
+        }
+    }
+    // Without descriptors nothing shows whether maps are announced.
+    if g.pairing.descriptors().is_some() && g.caching.known() {
         report.caching_mode = if g.caching.on() { CachingMode::On } else { CachingMode::Off };
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::lines::import_error;
+use super::model::Model;
 use super::nested::BundleInputs;
 use super::report::{ImportReport, Options};
 use super::{ftrace_line, nested, qemu_line, single};
@@ -52,16 +53,10 @@ pub fn sniff(path: &Path) -> Result<TextKind> {
         match qemu_line::parse(line.bytes).1 {
             qemu_line::Line::Event(_) => return Ok(TextKind::QemuLog),
             qemu_line::Line::Other(name)
-                if [
-                    &b"vtd_"[..],
-                    b"vfio_",
-                    b"amdvi_",
-                    b"smmu",
-                    b"virtio_iommu_",
-                    b"riscv_iommu",
-                ]
-                .iter()
-                .any(|p| name.starts_with(p)) =>
+                if Model::of_event(name).is_some()
+                    || [&b"vfio_"[..], b"virtio_iommu_", b"riscv_iommu"]
+                        .iter()
+                        .any(|p| name.starts_with(p)) =>
             {
                 return Ok(TextKind::QemuLog);
             }
@@ -99,8 +94,8 @@ pub fn import_to_file(
             if let Some(ftrace) = ftrace {
                 sources.push(ftrace.finish("guest-ftrace")?);
             }
-            let importer =
-                if sources.len() == 2 { "qemu-vtd with guest ftrace" } else { "qemu-vtd" };
+            let with = if sources.len() == 2 { " with guest ftrace" } else { "" };
+            let importer = format!("{}{with}", report.importer);
             (report, sources, importer)
         }
         Inputs::Bundle(b) => {
@@ -122,14 +117,14 @@ pub fn import_to_file(
                 texts.vmm.finish("vmm-log")?,
                 texts.hypervisor_ftrace.finish("hypervisor-ftrace")?,
             ];
-            (report, sources, "qemu-vtd bundle")
+            (report, sources, "qemu-vtd bundle".to_owned())
         }
     };
     remarks(&mut report);
     let meta = Meta {
         tool: concat!("ioasim ", env!("CARGO_PKG_VERSION")).into(),
         created_by: "trace import".into(),
-        importer: importer.into(),
+        importer,
         sources,
         import_counts: report.counts.clone(),
         notes: report.notes.clone(),
@@ -196,6 +191,12 @@ fn remarks(report: &mut ImportReport) {
         if n > 0 {
             notes.push(format!("{n} {text}"));
         }
+    }
+    let without = report.count("commands_without_range");
+    if without > 0 {
+        notes.push(format!(
+            "{without} invalidation commands for pages are logged with their domain only; they stand as domain-selective ones."
+        ));
     }
     let (joined, all) = (report.count("descriptors_joined"), report.count("ftrace_descriptors"));
     if joined * 2 < all {

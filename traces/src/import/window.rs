@@ -78,6 +78,8 @@ pub(crate) struct LogRec {
     next_region: u32,
     pub(crate) kind: LogKind,
     pub(crate) flags: u8,
+    /// Reads of page tables that a logged walk made, 0 if they are not logged.
+    pub(crate) reads: u8,
     /// The first one of a recording that starts over.
     pub(crate) seam: bool,
 }
@@ -97,6 +99,7 @@ impl LogRec {
             next_region: END,
             kind,
             flags: 0,
+            reads: 0,
             seam: false,
         }
     }

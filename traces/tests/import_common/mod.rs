@@ -66,14 +66,30 @@ pub fn import_bundle([host, guest, vmm, hypervisor]: &Texts) -> Result<(ImportRe
     Ok((report, sink))
 }
 
+/// Whose IOTLB a recording shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Machine {
+    #[default]
+    VtD,
+    AmdVi,
+    SmmuV3,
+}
+
 /// QEMU 7.2's IOTLB, entry by entry.
 #[derive(Default)]
 pub struct Iotlb {
-    /// (requester, first page, pages - 1) to (domain, output page).
+    machine: Machine,
+    /// (requester, or domain on an SMMU; first page, pages - 1) to (domain,
+    /// output page).
     entries: HashMap<(u32, u64, u64), (u32, u64)>,
 }
 
 impl Iotlb {
+    /// What entries are keyed by beside the page.
+    fn owner(&self, e: &Event) -> u32 {
+        if self.machine == Machine::SmmuV3 { e.domain.0 } else { e.requester.0 }
+    }
+
     fn lookup(&self, sid: u32, page: u64) -> Option<u64> {
         [0, 0x1ff, 0x3ffff].into_iter().find_map(|mask| {
             self.entries.get(&(sid, page & !mask, mask)).map(|(_, out)| out + (page & mask))
@@ -81,7 +97,7 @@ impl Iotlb {
     }
 
     fn fill(&mut self, sid: u32, domain: u32, page: u64, out: u64, mask: u64) {
-        if self.entries.len() >= 1024 {
+        if self.entries.len() >= if self.machine == Machine::SmmuV3 { 256 } else { 1024 } {
             self.entries.clear();
         }
         self.entries.insert((sid, page & !mask, mask), (domain, out & !mask));
@@ -89,6 +105,15 @@ impl Iotlb {
 
     fn invalidate(&mut self, e: &Event) {
         match e.flags.scope() {
+            Some(Scope::Page) if self.machine == Machine::SmmuV3 => {
+                let range = pages(e);
+                self.entries.retain(|(_, gfn, m), (d, _)| {
+                    *d != e.domain.0 || gfn + m < range.start || *gfn >= range.end
+                });
+            }
+            Some(Scope::Page) if self.machine == Machine::AmdVi => {
+                self.entries.retain(|_, (d, _)| *d != e.domain.0);
+            }
             Some(Scope::Page) => {
                 let am = (e.size >> 12).trailing_zeros();
                 let mask: u8 = if am >= 8 { 0 } else { !((1u8 << am) - 1) };
@@ -124,6 +149,7 @@ pub struct Seen {
     pub labelled: u64,
     pub kinds: HashMap<&'static str, u64>,
     pub inferred: u64,
+    pub walk_reads: u64,
 }
 
 /// Pages by (domain, page).
@@ -149,10 +175,15 @@ fn unmap(table: &mut Table, e: &Event) -> u64 {
 /// Replays a single-level trace in file order: the guest's table and the
 /// IOTLB must give every recorded output and label.
 pub fn replay(events: &[Event]) -> (Faults, Seen) {
+    replay_on(Machine::VtD, events)
+}
+
+/// The same on another machine.
+pub fn replay_on(machine: Machine, events: &[Event]) -> (Faults, Seen) {
     let mut faults = Faults::default();
     let mut seen = Seen::default();
     let mut table = Table::new();
-    let mut iotlb = Iotlb::default();
+    let mut iotlb = Iotlb { machine, ..Iotlb::default() };
     let mut attached: HashMap<u32, u32> = HashMap::new();
     let mut unmapped: HashSet<(u32, u64)> = HashSet::new();
     let mut last = 0;
@@ -202,13 +233,17 @@ pub fn replay(events: &[Event]) -> (Faults, Seen) {
                 }
                 seen.labelled += 1;
                 let page = e.addr >> 12;
-                let cached = iotlb.lookup(e.requester.0, page);
+                let cached = iotlb.lookup(iotlb.owner(e), page);
                 faults.labels += u64::from(cached.is_some() != e.flags.has(Flags::HIT));
+                seen.walk_reads += e.aux;
                 let walked = table.get(&(e.domain.0, page)).copied();
                 let out = cached.or(walked);
+                if !e.flags.has(Flags::OUT_KNOWN) {
+                    continue;
+                }
                 faults.targets += u64::from(out.map(|o| o << 12 | e.addr & 0xfff) != Some(e.out));
                 if cached.is_none() {
-                    iotlb.fill(e.requester.0, e.domain.0, page, e.out >> 12, 0);
+                    iotlb.fill(iotlb.owner(e), e.domain.0, page, e.out >> 12, 0);
                 }
             }
             _ => {}

@@ -33,8 +33,11 @@ pub(crate) struct FtRec {
     /// Of a descriptor: record of the log that is the same one. Of a map or
     /// unmap: the descriptor in this window that covers it. Else [`NONE`].
     pub(crate) peer: u64,
-    /// In a bundle: the VMM's record of the same operation, or [`NONE`].
+    /// In a bundle: the VMM's record of the same operation, or [`NONE`]. Of an
+    /// unmap without a descriptor: the log's invalidation for it.
     pub(crate) vmm: u64,
+    /// Domain in that invalidation, or `u32::MAX`.
+    pub(crate) told: u32,
     /// Domain of a map or unmap, and how it was found (`attribute.rs`).
     pub(crate) domain: u32,
     pub(crate) quality: u8,
@@ -61,6 +64,7 @@ impl FtRec {
             size: 0,
             peer: NONE,
             vmm: NONE,
+            told: u32::MAX,
             domain: u32::MAX,
             quality: 0,
             perm: 3,
