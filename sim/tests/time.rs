@@ -1,7 +1,11 @@
 //! The discrete-event engine against obvious models and closed forms.
 
+#[path = "common/queueing.rs"]
+mod queueing;
+
 use ioasim_sim::time::{Admission, EventQueue, Ps, Station, Uniform};
 use proptest::prelude::*;
+use queueing::{crommelin, mean_and_error};
 
 /// Script for the event queue.
 #[derive(Clone, Debug)]
@@ -126,36 +130,6 @@ fn a_full_queue_refuses() {
     assert_eq!((station.usage.arrivals, station.usage.refused), (3, 1));
 }
 
-/// Mean wait of M/D/k in units of the service time (Crommelin 1934):
-/// sum over i of e^(-iA) [ sum_{j>=ik} (iA)^j/j! - (1/rho) sum_{j>ik} (iA)^j/j! ],
-/// A = k rho.
-fn crommelin(k: u64, rho: f64) -> f64 {
-    let a = k as f64 * rho;
-    let mut wait = 0.0;
-    for i in 1..2000u64 {
-        let mean = i as f64 * a;
-        // Poisson probabilities from ik upwards, by logarithms.
-        let first = i * k;
-        let ln_factorial: f64 = (1..=first).map(|n| (n as f64).ln()).sum();
-        let mut p = (first as f64 * mean.ln() - mean - ln_factorial).exp();
-        let (mut from, mut beyond) = (p, 0.0);
-        for j in first + 1.. {
-            p *= mean / j as f64;
-            from += p;
-            beyond += p;
-            if p < 1e-18 {
-                break;
-            }
-        }
-        let term = from - beyond / rho;
-        wait += term;
-        if i > 10 && term.abs() < 1e-12 {
-            break;
-        }
-    }
-    wait
-}
-
 #[test]
 fn crommelins_formula_is_that_of_pollaczek_and_khinchine_for_one_server() {
     for rho in [0.3, 0.5, 0.8, 0.9] {
@@ -187,10 +161,7 @@ fn simulated_wait(k: u64, rho: f64, seed: u64) -> (f64, f64) {
     // The first batch warms up.
     let means: Vec<f64> =
         waits[BATCH..].chunks(BATCH).map(|b| b.iter().sum::<f64>() / b.len() as f64).collect();
-    let n = means.len() as f64;
-    let mean = means.iter().sum::<f64>() / n;
-    let variance = means.iter().map(|m| (m - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    (mean, (variance / n).sqrt())
+    mean_and_error(&means)
 }
 
 /// The tolerance is four standard errors of the simulated mean: the chance of a

@@ -5,7 +5,7 @@ use toml::{Table, Value};
 use super::{Config, ConfigError};
 
 /// The presets that ship with ioasim, in the order of `preset list`.
-const PRESETS: [(&str, &str); 8] = [
+const PRESETS: [(&str, &str); 12] = [
     ("passthrough", include_str!("../../presets/passthrough.toml")),
     ("hw-nested", include_str!("../../presets/hw-nested.toml")),
     ("sw-nested-map", include_str!("../../presets/sw-nested-map.toml")),
@@ -14,6 +14,10 @@ const PRESETS: [(&str, &str); 8] = [
     ("sw-nested-write-protect", include_str!("../../presets/sw-nested-write-protect.toml")),
     ("sw-nested-demand", include_str!("../../presets/sw-nested-demand.toml")),
     ("qemu-vtd-7.2", include_str!("../../presets/qemu-vtd-7.2.toml")),
+    ("intel-vtd", include_str!("../../presets/intel-vtd.toml")),
+    ("arm-smmuv3", include_str!("../../presets/arm-smmuv3.toml")),
+    ("amd-vi", include_str!("../../presets/amd-vi.toml")),
+    ("riscv-iommu", include_str!("../../presets/riscv-iommu.toml")),
 ];
 
 /// Every key with its default; all presets build on it.

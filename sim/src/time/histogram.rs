@@ -81,14 +81,6 @@ impl Latencies {
         self.max
     }
 
-    /// Adds another's latencies.
-    pub fn add(&mut self, other: &mut Latencies) {
-        self.flush();
-        self.histogram.add(other.histogram()).expect("all have the same bounds");
-        self.sum_ps += other.sum_ps;
-        self.max = self.max.max(other.max);
-    }
-
     /// Forgets everything.
     pub fn clear(&mut self) {
         *self = Latencies::default();

@@ -4,7 +4,7 @@ use super::costs::Action;
 use super::ops::{Body, CpuOp, NONE};
 use super::world::{Happens, World};
 use crate::results::timing::VcpuTime;
-use crate::time::{Admission, Latencies, Ps};
+use crate::time::{Admission, Ps};
 
 /// Time by cause.
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,10 +64,6 @@ pub(super) struct Cpu {
     /// Maps that no invalidation has followed yet: `(space, start, end)`.
     pub mapped: Vec<(u32, u64, u64)>,
     pub causes: Causes,
-    pub invalidation: Latencies,
-    pub map_invalidation: Latencies,
-    pub map: Latencies,
-    pub unmap: Latencies,
 }
 
 /// Most maps that one invalidation completes.
@@ -84,20 +80,12 @@ impl Cpu {
             since: Ps::ZERO,
             mapped: Vec::new(),
             causes: Causes::default(),
-            invalidation: Latencies::default(),
-            map_invalidation: Latencies::default(),
-            map: Latencies::default(),
-            unmap: Latencies::default(),
         }
     }
 
     /// Forgets what was counted.
     pub fn restart(&mut self) {
         self.causes = Causes::default();
-        self.invalidation.clear();
-        self.map_invalidation.clear();
-        self.map.clear();
-        self.unmap.clear();
     }
 
     /// Notes a map that an invalidation may follow.
@@ -270,18 +258,12 @@ impl World {
             c.causes.trap += parts.trap;
             c.causes.vmm += parts.vmm;
             c.causes.hardware += parts.hardware;
-            let (own, latencies) = match op.action {
-                Action::Map => (&mut c.causes.map, &mut c.map),
-                Action::Unmap => (&mut c.causes.unmap, &mut c.unmap),
-                Action::Sync => (&mut c.causes.prepare, &mut c.invalidation),
-                Action::MapSync | Action::Parent => {
-                    (&mut c.causes.prepare, &mut c.map_invalidation)
-                }
-            };
-            *own += parts.own;
-            if !c.host {
-                latencies.record(latency);
-            }
+            *match op.action {
+                Action::Map => &mut c.causes.map,
+                Action::Unmap => &mut c.causes.unmap,
+                _ => &mut c.causes.prepare,
+            } += parts.own;
+            self.action_latency[op.action as usize].record(latency);
         }
         self.ops.complete(at, done, &mut self.freed);
     }

@@ -18,7 +18,7 @@ pub(super) struct Device {
     first: u32,
     last: u32,
     /// Payload and its time on the link, of the latest request.
-    latest: (u64, Ps),
+    latest: (u32, Ps),
     /// Requests done that count.
     pub requests: u64,
     /// Sum of their latencies.
@@ -37,7 +37,7 @@ impl Device {
             slots: Slots::new(outstanding, Dep::DONE),
             first: NONE,
             last: NONE,
-            latest: (u64::MAX, Ps::ZERO),
+            latest: (u32::MAX, Ps::ZERO),
             requests: 0,
             latency: 0,
             starved: Ps::ZERO,
@@ -132,7 +132,7 @@ impl World {
     fn issue(&mut self, dma: &mut Dma, ready: Ps, slot: Ps) {
         let device = &mut self.devices[dma.device as usize];
         if device.latest.0 != dma.bytes {
-            device.latest = (dma.bytes, self.device_costs.occupancy(dma.bytes));
+            device.latest = (dma.bytes, self.device_costs.occupancy(u64::from(dma.bytes)));
         }
         let able = device.slots.link_free().max(slot);
         device.starved += ready.since(able);
@@ -187,7 +187,7 @@ impl World {
         self.end = self.end.max(done);
         self.requests_done += 1;
         if measured {
-            self.dma.record(class, &split, dma.bytes, done);
+            self.dma.record(class, &split, u64::from(dma.bytes), done);
             let device = &mut self.devices[dma.device as usize];
             device.requests += 1;
             device.latency += total.0 as u128;

@@ -280,7 +280,8 @@ impl Feed {
         let dma = Dma {
             device,
             page: Key::new(Tag(space % Tag::LIMIT), PageSize::Size4K, addr).bits(),
-            bytes,
+            // Accesses are shorter than 4 GiB.
+            bytes: bytes.min(u64::from(u32::MAX)) as u32,
             write,
             arrival,
             reads,

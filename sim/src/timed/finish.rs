@@ -9,7 +9,7 @@ use crate::events::Requester;
 use crate::results::timing::{
     DeviceTlbCounters, DeviceUse, Latency, ResourceUse, TimingChecks, TimingResult, VcpuTime,
 };
-use crate::time::{Latencies, Ps, Station};
+use crate::time::{Ps, Station};
 
 impl World {
     /// Ends the run.
@@ -62,10 +62,10 @@ impl World {
             latency: Latency {
                 dma: summary(&mut self.dma.all),
                 walk: summary(&mut self.walk_latency),
-                invalidation: self.cpu_latency(Action::Sync),
-                map_invalidation: self.cpu_latency(Action::MapSync),
-                map: self.cpu_latency(Action::Map),
-                unmap: self.cpu_latency(Action::Unmap),
+                invalidation: summary(&mut self.action_latency[Action::Sync as usize]),
+                map_invalidation: summary(&mut self.action_latency[Action::MapSync as usize]),
+                map: summary(&mut self.action_latency[Action::Map as usize]),
+                unmap: summary(&mut self.action_latency[Action::Unmap as usize]),
             },
             classes: self.dma.classes(),
             resources,
@@ -76,20 +76,6 @@ impl World {
             series: self.dma.series(),
             scheduled_events: self.queue.scheduled(),
         }
-    }
-
-    /// The latencies of an action over all vCPUs.
-    fn cpu_latency(&mut self, action: Action) -> crate::results::timing::LatencySummary {
-        let mut all = Latencies::default();
-        for cpu in self.cpus.iter_mut().filter(|c| !c.host) {
-            all.add(match action {
-                Action::Sync => &mut cpu.invalidation,
-                Action::MapSync | Action::Parent => &mut cpu.map_invalidation,
-                Action::Map => &mut cpu.map,
-                Action::Unmap => &mut cpu.unmap,
-            });
-        }
-        summary(&mut all)
     }
 
     fn vcpu_time(&self, elapsed: Ps, checks: &mut TimingChecks) -> VcpuTime {

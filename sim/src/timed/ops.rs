@@ -11,7 +11,7 @@ pub const NONE: u32 = u32::MAX;
 /// Operations looked ahead: the distance between the oldest that is not done
 /// and the newest. A guest or a device that is more than this ahead of another
 /// waits, in simulated time, for it.
-pub const WINDOW: usize = 1 << 14;
+pub const WINDOW: usize = 1 << 12;
 
 /// A request of a device that waits for something.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +21,7 @@ pub struct Dma {
     /// Page and space, as the walkers know it.
     pub page: u64,
     /// Payload.
-    pub bytes: u64,
+    pub bytes: u32,
     /// Posted.
     pub write: bool,
     /// Recorded time; zero in a closed loop.

@@ -77,6 +77,8 @@ pub(crate) struct World {
     pub(super) end: Ps,
     pub(super) dma: DmaStats,
     pub(super) walk_latency: Latencies,
+    /// By [`Action`](super::costs::Action).
+    pub(super) action_latency: [Latencies; 5],
     pub(super) requests_in: u64,
     pub(super) requests_done: u64,
     pub(super) cpu_ops_in: u64,
@@ -116,6 +118,7 @@ impl World {
             end: Ps::ZERO,
             dma: DmaStats::default(),
             walk_latency: Latencies::default(),
+            action_latency: Default::default(),
             requests_in: 0,
             requests_done: 0,
             cpu_ops_in: 0,
@@ -137,6 +140,7 @@ impl World {
         self.measured_from = now;
         self.dma.restart(now);
         self.walk_latency.clear();
+        self.action_latency.iter_mut().for_each(Latencies::clear);
         self.walkers.station_mut().usage.restart(now);
         self.lock.usage.restart(now);
         self.vmm.usage.restart(now);
