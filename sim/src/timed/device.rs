@@ -103,3 +103,33 @@ impl<T: Copy> Slots<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 100 Gb/s: 256 + 24 bytes take 22.4 ns.
+    #[test]
+    fn the_link_takes_bytes_one_after_the_other() {
+        let config = DeviceTime {
+            sharing: crate::config::Sharing::Requester,
+            outstanding: 2,
+            link_gbps: 100.0,
+            overhead_bytes: 24,
+            request_ns: 0.0,
+            pcie_round_trip_ns: 547.0,
+            bytes_if_unknown: 0,
+            direction_if_unknown: crate::config::Direction::Read,
+        };
+        let costs = DeviceCosts::new(&config);
+        assert_eq!(costs.occupancy(256), Ps(22_400));
+        assert_eq!((costs.transfer(false), costs.transfer(true)), (Ps(547_000), Ps(273_500)));
+        let mut slots = Slots::new(2, 'x');
+        assert_eq!(slots.issue(Ps(100), Ps(50)), Ps(150));
+        slots.take('a');
+        assert_eq!(slots.issue(Ps(100), Ps(50)), Ps(200), "behind the first");
+        slots.take('b');
+        assert_eq!(slots.before(), 'a', "two slots: the first is used again");
+        assert_eq!(slots.link_busy, Ps(100));
+    }
+}

@@ -66,3 +66,35 @@ impl DeviceTlb {
         self.invalidated += self.cache.remove_if(|_| true) as u64;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_kept_until_they_are_displaced_or_invalidated() {
+        let config = AtsTime {
+            entries: 2,
+            ways: 2,
+            lookup_ns: 1.0,
+            round_trip_ns: 1.0,
+            invalidation_ns: 1.0,
+            page_request_ns: 1.0,
+        };
+        let mut tlb = DeviceTlb::new(&config, 1).expect("two entries");
+        let (a, b) = (Tag(0), Tag(1));
+        assert!(!tlb.access(a, 0x1000));
+        assert!(tlb.access(a, 0x1fff));
+        assert!(!tlb.access(b, 0x1000), "another space");
+        assert!(!tlb.access(a, 0x2000), "displaces the page used longest ago");
+        assert!(!tlb.access(a, 0x1000));
+        tlb.invalidate(a, Some((0x1000, 0x2000)));
+        assert!(!tlb.access(a, 0x1000));
+        tlb.forget(a, 0x1000);
+        assert!(!tlb.access(a, 0x1000));
+        tlb.clear();
+        assert!(!tlb.access(a, 0x1000));
+        assert_eq!((tlb.hits, tlb.invalidated), (1, 3));
+        assert!(DeviceTlb::new(&AtsTime { entries: 0, ..config }, 1).is_none());
+    }
+}

@@ -91,3 +91,45 @@ impl FlushQueue {
         self.waiting.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Ps = Ps::from_ns(10_000_000);
+
+    #[test]
+    fn it_drains_when_it_is_full() {
+        let mut q = FlushQueue::new(250, TIMEOUT);
+        for n in 1..=1000u64 {
+            let drained = q.push(Ps::from_ns(n));
+            assert_eq!(drained.is_some(), n.is_multiple_of(250), "{n}");
+        }
+        assert_eq!((q.full, q.timeouts, q.len()), (4, 0, 0));
+        assert_eq!(q.longest, Ps::from_ns(249));
+    }
+
+    #[test]
+    fn it_drains_when_the_first_entrys_time_has_come() {
+        let mut q = FlushQueue::new(250, TIMEOUT);
+        assert_eq!(q.timer(), None);
+        q.push(Ps::from_ns(100));
+        q.push(Ps::from_ns(5_000_000));
+        let due = Ps::from_ns(10_000_100);
+        assert_eq!(q.timer(), Some(due));
+        assert_eq!(q.expire(Ps(due.0 - 1)), None);
+        assert_eq!(q.len(), 2);
+        assert_eq!(q.expire(due), Some(Drain::Timeout));
+        assert_eq!((q.len(), q.timer(), q.longest), (0, None, TIMEOUT));
+    }
+
+    #[test]
+    fn a_drain_for_want_of_room_stops_the_timer() {
+        let mut q = FlushQueue::new(2, TIMEOUT);
+        q.push(Ps(0));
+        q.push(Ps(1));
+        q.push(Ps(2));
+        assert_eq!(q.expire(TIMEOUT), None, "the old timer's event finds a newer timer");
+        assert_eq!(q.timer(), Some(Ps(2) + TIMEOUT));
+    }
+}

@@ -57,3 +57,37 @@ impl Memory {
         (0..n).map(|_| self.read()).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(spread_ns: f64, llc_hit_rate: f64, outstanding: u64) -> Memory {
+        let config =
+            MemoryTime { read_ns: 200.0, spread_ns, llc_hit_rate, llc_ns: 20.0, outstanding };
+        Memory::new(&config, 4, 1)
+    }
+
+    #[test]
+    fn fixed_reads_add_up() {
+        assert_eq!(memory(0.0, 0.0, 0).read_all(24), Ps::from_ns(4800));
+    }
+
+    #[test]
+    fn spread_and_cache_hits_have_the_means_that_they_should() {
+        const N: u32 = 100_000;
+        let mean = |mut m: Memory| m.read_all(N).0 as f64 / f64::from(N) / 1000.0;
+        // Uniform in 100 to 300: variance 200^2 / 12; four standard errors.
+        let error = 200.0 / 12f64.sqrt() / f64::from(N).sqrt();
+        assert!((mean(memory(100.0, 0.0, 0)) - 200.0).abs() < 4.0 * error);
+        // 20 with p = 0.25, else 200.
+        let error = 180.0 * (0.25f64 * 0.75).sqrt() / f64::from(N).sqrt();
+        assert!((mean(memory(0.0, 0.25, 0)) - 155.0).abs() < 4.0 * error);
+    }
+
+    #[test]
+    fn a_limit_that_cannot_bind_is_none() {
+        assert!(memory(0.0, 0.0, 4).limit.is_none(), "four walkers read one entry each");
+        assert!(memory(0.0, 0.0, 3).limit.is_some());
+    }
+}

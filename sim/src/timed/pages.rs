@@ -184,3 +184,47 @@ impl Pages {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Against a map from page to state.
+        #[test]
+        fn pages_are_remembered_as_a_map_would(
+            steps in prop::collection::vec((0u32..2, 0u64..1500, 1u64..1200, 0u8..3, 1u64..99), 0..60),
+        ) {
+            let mut pages = Pages::default();
+            let mut ready: HashMap<(u32, u64), Dep> = HashMap::new();
+            let mut access: HashMap<(u32, u64), Dep> = HashMap::new();
+            for (space, page, n, what, time) in steps {
+                let (start, end) = (page << 12, (page + n) << 12);
+                let dep = Dep::at(Ps(time));
+                match what {
+                    0 => {
+                        pages.mapped(space, start, end, dep);
+                        ready.extend((page..page + n).map(|p| ((space, p), dep)));
+                    }
+                    1 => {
+                        pages.accessed(space, start + 5, dep);
+                        access.insert((space, page), dep);
+                    }
+                    _ => {
+                        let mut found = Vec::new();
+                        pages.accesses(space, start, end, |d| found.push(d));
+                        let known = (page..page + n).filter_map(|p| access.get(&(space, p)));
+                        prop_assert_eq!(found, known.copied().collect::<Vec<_>>());
+                    }
+                }
+                for p in [page, page + n, page + n - 1] {
+                    let expected = ready.get(&(space, p)).copied().unwrap_or(Dep::DONE);
+                    prop_assert_eq!(pages.ready(space, p << 12), expected);
+                }
+            }
+        }
+    }
+}

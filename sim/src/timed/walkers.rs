@@ -255,3 +255,107 @@ impl Walkers {
         &mut self.station
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Serves requests `(gap, page)` with walks of a fixed length; returns the
+    /// pages walked, in order of their ends, and the requests served.
+    fn serve(walkers: &mut Walkers, requests: &[(u64, u64)], length: u64) -> (Vec<u64>, Vec<u32>) {
+        let (mut ends, mut now) = (std::collections::BTreeSet::new(), 0);
+        let (mut walked, mut served) = (Vec::new(), Vec::new());
+        let (mut done, mut starts) = (Vec::new(), Vec::new());
+        let mut end = |walkers: &mut Walkers,
+                       ends: &mut std::collections::BTreeSet<(u64, WalkId)>,
+                       until: u64| {
+            while let Some(&(at, walk)) = ends.first().filter(|(at, _)| *at <= until) {
+                ends.pop_first();
+                walked.push(walkers.walks[walk as usize].page);
+                walkers.finish(Ps(at), walk, &mut done, &mut starts);
+                served.extend(done.drain(..).map(|w| w.token));
+                ends.extend(starts.drain(..).map(|w| (at + length, w)));
+            }
+        };
+        for (token, (gap, page)) in requests.iter().enumerate() {
+            now += gap;
+            end(walkers, &mut ends, now);
+            if let Some(Requested::Started(walk)) =
+                walkers.request(Ps(now), *page, Some(1), token as u32)
+            {
+                ends.insert((now + length, walk));
+            }
+        }
+        end(walkers, &mut ends, u64::MAX);
+        (walked, served)
+    }
+
+    proptest! {
+        /// Coalescing never walks a page more often than it is asked for, never
+        /// less often than once per page, and every request comes back once.
+        #[test]
+        fn coalescing_bounds(
+            requests in prop::collection::vec((0u64..5, 0u64..6), 1..100),
+            k in 0u64..4,
+            room in 0u64..5,
+            length in 1u64..20,
+        ) {
+            let mut pages: Vec<u64> = requests.iter().map(|r| r.1).collect();
+            let asked = pages.clone();
+            pages.sort_unstable();
+            pages.dedup();
+            let mut walkers = Walkers::new(k, room, true);
+            let (walked, mut served) = serve(&mut walkers, &requests, length);
+            served.sort_unstable();
+            prop_assert_eq!(served, (0..requests.len() as u32).collect::<Vec<_>>());
+            for page in &pages {
+                let walks = walked.iter().filter(|p| *p == page).count();
+                let asks = asked.iter().filter(|p| *p == page).count();
+                prop_assert!((1..=asks).contains(&walks));
+            }
+            prop_assert_eq!(walkers.coalesced as usize + walked.len(), requests.len());
+            prop_assert_eq!(walkers.inside, 0);
+
+            let mut alone = Walkers::new(k, room, false);
+            let (walked_alone, _) = serve(&mut alone, &requests, length);
+            prop_assert_eq!(walked_alone.len(), requests.len());
+            prop_assert!(walked.len() <= walked_alone.len());
+        }
+    }
+
+    #[test]
+    fn requests_at_one_time_for_one_page_share_a_walk() {
+        let requests = [(0, 7); 10];
+        assert_eq!(serve(&mut Walkers::new(1, 0, true), &requests, 5).0, [7]);
+        assert_eq!(serve(&mut Walkers::new(1, 0, false), &requests, 5).0, [7; 10]);
+    }
+
+    #[test]
+    fn a_full_buffer_stalls_and_looks_again() {
+        let mut w = Walkers::new(1, 1, true);
+        assert_eq!(w.request(Ps(0), 1, Some(4), 10), Some(Requested::Started(0)));
+        assert_eq!(w.request(Ps(1), 2, Some(4), 11), Some(Requested::Stalled));
+        assert_eq!(w.request(Ps(2), 2, Some(4), 12), Some(Requested::Stalled));
+        let (mut done, mut starts) = (Vec::new(), Vec::new());
+        w.finish(Ps(9), 0, &mut done, &mut starts);
+        assert_eq!(starts, [0]);
+        done.clear();
+        w.finish(Ps(20), 0, &mut done, &mut starts);
+        let waited: Vec<_> = done.iter().map(|d| (d.token, d.waited, d.walked)).collect();
+        // The second joined the first's walk when that entered.
+        assert_eq!(waited, [(11, Ps(8), Ps(11)), (12, Ps(7), Ps(11))]);
+        assert_eq!((w.coalesced, w.stalled, w.finished), (1, 2, 2));
+    }
+
+    #[test]
+    fn a_hit_waits_only_for_a_pending_walk() {
+        let mut w = Walkers::new(0, 0, true);
+        assert_eq!(w.request(Ps(0), 1, None, 5), None);
+        assert_eq!(w.request(Ps(0), 1, Some(3), 6), Some(Requested::Started(0)));
+        assert_eq!(w.request(Ps(4), 1, None, 7), Some(Requested::Coalesced));
+        let (mut done, mut starts) = (Vec::new(), Vec::new());
+        w.finish(Ps(10), 0, &mut done, &mut starts);
+        assert_eq!(done[1], Walked { token: 7, waited: Ps(0), walked: Ps(6), coalesced: true });
+    }
+}
