@@ -90,7 +90,8 @@ impl World {
     #[inline]
     pub(super) fn feed_dma(&mut self, mut dma: Dma, space: u32, addr: u64) {
         self.requests_in += 1;
-        let ready = if self.translated { self.pages.ready(space, addr) } else { Dep::DONE };
+        let page = self.translated.then(|| self.pages.locate(space, addr));
+        let ready = page.map_or(Dep::DONE, |at| self.pages.page(at).ready);
         let device = &self.devices[dma.device as usize];
         if dma.walks == 0
             && device.first == NONE
@@ -103,8 +104,8 @@ impl World {
             self.issue(&mut dma, ready, slot);
             let done = self.hit_done(&dma, self.measuring);
             self.devices[dma.device as usize].slots.take(Dep::at(done));
-            if self.translated {
-                self.pages.accessed(space, addr, Dep::at(done));
+            if let Some(page) = page {
+                self.pages.page(page).access = Dep::at(done);
             }
             return;
         }
@@ -112,8 +113,8 @@ impl World {
         let device = dma.device;
         let at = self.ops.push(self.queue.now(), self.measuring, Body::Dma(dma));
         self.ops.wait_for(at, ready);
-        if self.translated {
-            self.pages.accessed(space, addr, Dep::op(self.ops.get(at).seq));
+        if let Some(page) = page {
+            self.pages.page(page).access = Dep::op(self.ops.get(at).seq);
         }
         let d = &mut self.devices[device as usize];
         if d.first == NONE {

@@ -45,6 +45,10 @@ pub(super) struct Feed {
     tlbs: Vec<DeviceTlb>,
     device_hits: Vec<bool>,
     last_map_cpu: i32,
+    /// The latest vCPU and its index.
+    last_cpu: (i32, u32),
+    /// The latest domain and its space.
+    last_domain: (i32, u32),
 }
 
 struct FeedConfig {
@@ -85,6 +89,8 @@ impl Feed {
             tlbs: Vec::new(),
             device_hits: Vec::new(),
             last_map_cpu: -1,
+            last_cpu: (HOST + 1, 0),
+            last_domain: (DomainId::NONE.0 as i32, 0),
         }
     }
 
@@ -94,9 +100,16 @@ impl Feed {
 
     fn space(&mut self, domain: i32, requester: i32) -> u32 {
         let known = domain != DomainId::NONE.0 as i32;
+        if known && self.last_domain.0 == domain {
+            return self.last_domain.1;
+        }
         let name = if known { (domain, true) } else { (requester, false) };
         let next = self.spaces.len() as u32;
-        *self.spaces.entry(name).or_insert(next)
+        let space = *self.spaces.entry(name).or_insert(next);
+        if known {
+            self.last_domain = (domain, space);
+        }
+        space
     }
 
     /// The device and space of request `i`.
@@ -300,7 +313,17 @@ impl Feed {
         world.feed_dma(dma, space, addr);
     }
 
+    #[inline]
     fn cpu(&mut self, cpu: i32, world: &mut World) -> u32 {
+        if self.last_cpu.0 == cpu {
+            return self.last_cpu.1;
+        }
+        let index = self.find_cpu(cpu, world);
+        self.last_cpu = (cpu, index);
+        index
+    }
+
+    fn find_cpu(&mut self, cpu: i32, world: &mut World) -> u32 {
         // What no CPU is known for runs on the first.
         let cpu = if cpu == HOST { HOST } else { cpu.max(0) };
         let next = self.cpus.len() as u32;

@@ -40,11 +40,11 @@ const PAGES: usize = 512;
 const MEMO: usize = 256;
 
 #[derive(Clone, Copy)]
-struct Page {
+pub struct Page {
     /// The latest map (or the invalidation that completes it).
-    ready: Dep,
+    pub ready: Dep,
     /// The latest access.
-    access: Dep,
+    pub access: Dep,
 }
 
 /// 2 MiB of a space: one entry for all, or one per page.
@@ -54,10 +54,18 @@ struct Region {
 }
 
 impl Region {
+    #[inline]
     fn pages(&mut self) -> &mut [Page; PAGES] {
         let page = Page { ready: self.all, access: Dep::DONE };
         self.pages.get_or_insert_with(|| Box::new([page; PAGES]))
     }
+}
+
+/// Where a page's state is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    region: u32,
+    page: u32,
 }
 
 /// The state of every page that was mapped or accessed.
@@ -101,46 +109,36 @@ impl Pages {
         Some(region)
     }
 
-    fn region(&mut self, number: u64) -> &mut Region {
-        let at = match self.find(number) {
+    #[cold]
+    fn insert(&mut self, number: u64) -> u32 {
+        self.regions.push(Region { all: Dep::DONE, pages: None });
+        let at = self.regions.len() as u32 - 1;
+        self.index.insert(number, at);
+        at
+    }
+
+    /// The place of the page of `addr`, made if it is new.
+    #[inline]
+    pub fn locate(&mut self, space: u32, addr: u64) -> Place {
+        let number = Self::number(space, addr);
+        let region = match self.find(number) {
             Some(at) => at,
-            None => {
-                self.regions.push(Region { all: Dep::DONE, pages: None });
-                let at = self.regions.len() as u32 - 1;
-                self.index.insert(number, at);
-                at
-            }
+            None => self.insert(number),
         };
-        &mut self.regions[at as usize]
+        Place { region, page: (addr >> SHIFT) as u32 % PAGES as u32 }
     }
 
-    /// What an access to `addr` waits for. The access is noted as `access`
-    /// afterwards with [`Pages::accessed`].
+    /// The page at a place.
     #[inline]
-    pub fn ready(&mut self, space: u32, addr: u64) -> Dep {
-        match self.find(Self::number(space, addr)) {
-            None => Dep::DONE,
-            Some(at) => {
-                let region = &self.regions[at as usize];
-                match &region.pages {
-                    Some(pages) => pages[(addr >> SHIFT) as usize % PAGES].ready,
-                    None => region.all,
-                }
-            }
-        }
-    }
-
-    /// The latest access to `addr` is `access`.
-    #[inline]
-    pub fn accessed(&mut self, space: u32, addr: u64, access: Dep) {
-        let region = self.region(Self::number(space, addr));
-        region.pages()[(addr >> SHIFT) as usize % PAGES].access = access;
+    pub fn page(&mut self, at: Place) -> &mut Page {
+        &mut self.regions[at.region as usize].pages()[at.page as usize % PAGES]
     }
 
     /// `[start, end)` is ready with `ready`.
     pub fn mapped(&mut self, space: u32, start: u64, end: u64, ready: Dep) {
         self.each_region(start, end, |pages, region_start, from, to| {
-            let region = pages.region(Self::number(space, region_start));
+            let at = pages.locate(space, region_start).region;
+            let region = &mut pages.regions[at as usize];
             if from == 0 && to == PAGES && region.pages.is_none() {
                 region.all = ready;
             } else {
@@ -210,7 +208,8 @@ mod tests {
                         ready.extend((page..page + n).map(|p| ((space, p), dep)));
                     }
                     1 => {
-                        pages.accessed(space, start + 5, dep);
+                        let at = pages.locate(space, start + 5);
+                        pages.page(at).access = dep;
                         access.insert((space, page), dep);
                     }
                     _ => {
@@ -222,7 +221,8 @@ mod tests {
                 }
                 for p in [page, page + n, page + n - 1] {
                     let expected = ready.get(&(space, p)).copied().unwrap_or(Dep::DONE);
-                    prop_assert_eq!(pages.ready(space, p << 12), expected);
+                    let at = pages.locate(space, p << 12);
+                    prop_assert_eq!(pages.page(at).ready, expected);
                 }
             }
         }
