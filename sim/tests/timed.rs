@@ -333,3 +333,59 @@ fn functional_counters_are_those_of_the_functional_replay() {
         assert_eq!(with.devices, without.devices, "{preset}");
     }
 }
+
+/// One read of memory at a time, however many walkers: memory is what all wait
+/// for.
+#[test]
+fn memorys_limit_binds_walkers() {
+    let mut settings = NO_WALK_CACHES.to_vec();
+    settings.extend(["parent.layout=identity", "child.levels=4", "iotlb.largest_page=4k"]);
+    settings.extend(["iotlb.entries=1", "iotlb.ways=1", "time.iommu.walkers=4"]);
+    settings.extend(["time.memory.outstanding=1", "time.memory.read_ns=200"]);
+    let events: Vec<Event> =
+        std::iter::once(map(64)).chain((0..1000).map(|i| dma(i % 64, 256, 0))).collect();
+    let t = timed(&config("hw-nested", &settings), &events);
+    let memory = t.resources.iter().find(|r| r.name == "memory").unwrap();
+    assert_eq!(memory.arrivals, 4000);
+    // 1,000 walks of four reads; before them the map, after them PCIe.
+    assert!((800_000..803_000).contains(&t.elapsed_ns), "{}", t.elapsed_ns);
+    assert!(memory.utilisation > 0.99);
+}
+
+/// What an access waits for, and what waits for it.
+#[test]
+fn maps_accesses_and_unmaps_follow_each_other() {
+    let settings = ["time.guest.map_ns=5000", "time.guest.unmap_ns=1000"];
+    let unmap = Event { kind: Kind::Unmap, ..map(1) };
+    let t = timed(&config("hw-nested", &settings), &[map(1), dma(0, 256, 0), unmap]);
+    assert_eq!(t.devices[0].starved_ns, 5000, "the access waits for the map");
+    let dma_ns = t.latency.dma.mean_ns;
+    assert!((t.elapsed_ns as f64 - (5000.0 + dma_ns + 1000.0)).abs() < 1.0, "{t:?}");
+}
+
+#[test]
+fn a_page_request_stalls_the_access_and_walks_twice() {
+    let config = config("sw-nested-demand", &["time.ats.page_request_ns=700000"]);
+    let t = timed(&config, &[map(1), dma(0, 256, 0), dma(0, 256, 0)]);
+    assert_eq!(t.latency.walk.count, 2);
+    let class = t.classes.iter().find(|c| c.class == "page-request").unwrap();
+    assert_eq!((class.count, class.page_request_ns), (1, 700_000.0));
+    // The second access, a hit in trace order, comes while the page is fetched.
+    let class = t.classes.iter().find(|c| c.class == "coalesced").unwrap();
+    assert!((699_000.0..701_000.0).contains(&class.page_request_ns), "{class:?}");
+}
+
+#[test]
+fn a_device_tlb_keeps_requests_from_the_iommu() {
+    let mut events = vec![map(8)];
+    events.extend((0..800).map(|i| dma(i % 8, 256, 0)));
+    events.push(psi(3, 0, 0));
+    events.push(dma(3, 256, 0));
+    let settings = ["time.ats.entries=16", "time.ats.ways=16", "time.device.sharing=all"];
+    let result = replay(&config("intel-vtd", &settings), &events, 100);
+    let t = result.timing.unwrap();
+    assert!(t.checks.passed(), "{:?}", t.checks);
+    assert_eq!((t.device_tlb.hits, t.device_tlb.misses, t.device_tlb.invalidated), (792, 9, 1));
+    assert_eq!(result.counters.dma.requests, 9);
+    assert_eq!(t.checks.requests_done, 801);
+}

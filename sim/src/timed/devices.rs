@@ -233,6 +233,11 @@ impl World {
     /// A request reaches the walkers.
     pub(super) fn request(&mut self, at: u32, now: Ps) {
         let dma = *self.ops.dma(at);
+        if dma.walks == 0 && self.paging.contains_key(&dma.page) {
+            // The page is still being fetched for an earlier access.
+            self.parked.push(at);
+            return;
+        }
         let reads = (dma.walks > 0).then(|| dma.reads[usize::from(dma.walked)]);
         match self.walkers.request(now, dma.page, reads, at) {
             None => self.has_translation(at),
@@ -252,13 +257,46 @@ impl World {
             if dma.walked < dma.walks {
                 let answered = now + self.times.page_request;
                 dma.paged += self.times.page_request;
+                *self.paging.entry(dma.page).or_insert(0) += 1;
                 self.queue.schedule(answered, Happens::Answered(w.token));
                 return;
             }
-            let pending = &mut self.pending[Self::pending_of(dma.page)];
+            let (page, fetched) = (dma.page, dma.walks > 1);
+            let pending = &mut self.pending[Self::pending_of(page)];
             *pending = pending.saturating_sub(1);
+            if fetched {
+                self.was_fetched(page, now);
+            }
+        } else if self.paging.contains_key(&dma.page) {
+            // The walk that it joined found nothing.
+            dma.looked_up = now;
+            self.parked.push(w.token);
+            return;
         }
         self.has_translation(w.token);
+    }
+
+    /// A page request's page is there: requests that came meanwhile go on.
+    fn was_fetched(&mut self, page: u64, now: Ps) {
+        if let Some(requests) = self.paging.get_mut(&page) {
+            *requests -= 1;
+            if *requests > 0 {
+                return;
+            }
+            self.paging.remove(&page);
+        }
+        let mut parked = std::mem::take(&mut self.parked);
+        parked.retain(|at| {
+            let dma = self.ops.dma(*at);
+            if dma.page != page {
+                return true;
+            }
+            dma.paged = now.since(dma.looked_up);
+            dma.coalesced = true;
+            self.has_translation(*at);
+            false
+        });
+        self.parked = parked;
     }
 
     /// A request has its translation, or none.

@@ -1,5 +1,7 @@
 //! Devices, vCPUs and shared resources, and the events between them.
 
+use rustc_hash::FxHashMap;
+
 use super::costs::Costs;
 use super::cpus::Cpu;
 use super::device::DeviceCosts;
@@ -66,6 +68,10 @@ pub(crate) struct World {
     /// Misses issued and not yet walked, by a hash of the page: 0 = a hit
     /// need not look for a pending walk.
     pub(super) pending: Box<[u16; PENDING]>,
+    /// Pages that are being fetched (page requests), and for how many.
+    pub(super) paging: FxHashMap<u64, u32>,
+    /// Requests that wait for such a page.
+    pub(super) parked: Vec<u32>,
     pub(super) freed: Vec<u32>,
     pub(super) ready: Vec<Actor>,
     walked: Vec<Walked>,
@@ -109,6 +115,8 @@ impl World {
             lock: Station::new(t.invalidation.queues, None),
             vmm: Station::new(t.vmm.locks, None),
             pending: Box::new([0; PENDING]),
+            paging: FxHashMap::default(),
+            parked: Vec::new(),
             freed: Vec::new(),
             ready: Vec::new(),
             walked: Vec::new(),
