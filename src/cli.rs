@@ -71,6 +71,10 @@ pub struct Compare {
     /// Override a key in every configuration, for example iotlb.entries=1024.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub settings: Vec<String>,
+    /// Events at the start that statistics of simulated time leave out
+    /// (time.warm_up_events).
+    #[arg(long, value_name = "EVENTS")]
+    pub warm_up: Option<u64>,
     /// Folder for index.html, result.json and runs.csv.
     #[arg(short, long, value_name = "DIR", default_value = "ioasim-report")]
     pub output: PathBuf,
@@ -93,6 +97,10 @@ pub struct Replay {
     /// Override a key, for example iotlb.entries=1024; repeatable.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub settings: Vec<String>,
+    /// Events at the start that statistics of simulated time leave out
+    /// (time.warm_up_events).
+    #[arg(long, value_name = "EVENTS")]
+    pub warm_up: Option<u64>,
     /// Check translations, labels, shadow operations and invariants; fail on differences.
     #[arg(long)]
     pub verify: bool,

@@ -14,6 +14,12 @@ pub const DEFAULTS: [&str; 5] =
 /// A configuration file is text for people; anything larger is a mistake.
 const LARGEST_FILE: u64 = 1 << 20;
 
+/// The settings of a command line, `--warm-up` among them.
+pub fn with_warm_up(settings: &[String], events: Option<u64>) -> Vec<String> {
+    let warm_up = events.map(|n| format!("time.warm_up_events={n}"));
+    settings.iter().cloned().chain(warm_up).collect()
+}
+
 /// Resolves one `-c` argument: a preset's name, or a TOML file.
 ///
 /// # Errors

@@ -1,5 +1,9 @@
 //! The results in plain words, generated from the numbers.
 
+mod timing;
+
+pub(crate) use timing::timing;
+
 use std::borrow::Cow;
 
 use ioasim_sim::results::{MissCauses, RunResult};

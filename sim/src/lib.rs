@@ -10,6 +10,8 @@ pub mod results;
 pub mod shadow;
 pub mod sync;
 pub mod table;
+pub mod time;
+pub mod timed;
 pub mod tree;
 mod verify;
 pub mod walk;

@@ -5,7 +5,11 @@
 //! says otherwise (`*_bytes`, `*_ns`). Keys are added, never renamed, within
 //! one schema version.
 
+pub mod timing;
+
 use serde::{Deserialize, Serialize};
+
+use timing::TimingResult;
 
 /// Everything that one configuration's replay of one trace produced.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -23,6 +27,9 @@ pub struct RunResult {
     /// Present if the run measured it (`report.exposure`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exposure: Option<ExposureResult>,
+    /// Present if the run simulated time (`time.enabled`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timing: Option<TimingResult>,
     /// Present if the run verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verify>,

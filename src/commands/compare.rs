@@ -12,7 +12,8 @@ pub fn run(args: &Compare, quiet: bool) -> Result<()> {
         [] => configs::DEFAULTS.map(String::from).to_vec(),
         given => given.to_vec(),
     };
-    let configs = configs::load_all(&names, &args.settings)?;
+    let settings = configs::with_warm_up(&args.settings, args.warm_up);
+    let configs = configs::load_all(&names, &settings)?;
     let trace = args.trace.as_deref();
     let reader = drive::open(trace)?;
     let runs = drive::replay_all(&reader, &configs, args.verify, usize::from(args.threads), quiet)?;

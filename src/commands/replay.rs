@@ -11,7 +11,8 @@ use crate::{configs, document, drive};
 
 /// Replays under one configuration.
 pub fn run(args: &Replay, quiet: bool) -> Result<()> {
-    let config = configs::load(&args.config, &args.settings)?;
+    let settings = configs::with_warm_up(&args.settings, args.warm_up);
+    let config = configs::load(&args.config, &settings)?;
     let trace = Some(args.trace.as_path());
     let reader = drive::open(trace)?;
     let runs = drive::replay_all(&reader, &[config], args.verify, 1, quiet)?;

@@ -9,6 +9,7 @@ mod context;
 mod evidence;
 mod exposure;
 mod section;
+mod timing;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::context::Table;
 use super::evidence::Evidence;
 use super::markup;
+use super::timing::{Timing, timing};
 use crate::config::{self, Nesting};
 use crate::document::Document;
 use crate::error::{Error, Result};
@@ -27,6 +28,7 @@ pub(super) struct Section {
     figures: Vec<Drawn>,
     devices: Option<Table>,
     exposure: Option<Table>,
+    timing: Option<Timing>,
     evidence: Evidence,
     configurations: Configurations,
     counters: Table,
@@ -127,6 +129,7 @@ impl Section {
             figures: drawn,
             devices,
             exposure: super::exposure::table(&runs),
+            timing: timing(&runs),
             evidence: Evidence::new(document, &runs),
             configurations: configurations(&runs),
             counters: counters(&runs)?,

@@ -60,6 +60,10 @@ fn one(out: &mut String, document: &Document) {
         paragraph(out, &line, 2);
     }
     super::exposure::section(out, &runs);
+    super::timing::section(out, &runs, false);
+    for line in crate::summary::timing(&runs) {
+        paragraph(out, &line, 2);
+    }
     if runs.iter().any(|r| r.run.verify.is_some()) {
         out.push('\n');
         for r in &runs {

@@ -4,6 +4,7 @@
 mod compare;
 pub(crate) mod exposure;
 mod replay;
+pub(crate) mod timing;
 mod verify;
 
 pub use compare::render_comparison;

@@ -41,6 +41,7 @@ pub fn render_replay(document: &Document) -> String {
         }
         devices(&mut out, r.run);
         super::exposure::section(&mut out, std::slice::from_ref(r));
+        super::timing::section(&mut out, std::slice::from_ref(r), true);
         provenance(&mut out, r.run);
         if let Some((_, why)) = fault_reason(document, r.run).filter(|_| r.m.faults > 0) {
             out.push('\n');

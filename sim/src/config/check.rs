@@ -1,7 +1,7 @@
 //! Limits and contradictions.
 
 use super::{
-    Config, ConfigError, InvalidationEncoding, Levels, Nesting, Ownership, PageMatch,
+    Config, ConfigError, InvalidationEncoding, Levels, Nesting, Ownership, PageMatch, Refusal,
     ReplacementKind,
 };
 use crate::parent::Layout;
@@ -118,6 +118,11 @@ impl Config {
         if self.nesting == Nesting::Hardware && self.child.ownership == Ownership::HostManaged {
             let limit = "hardware nesting walks the guest's own table, which is \"user-managed\"";
             return refuse("child.ownership", "\"host-managed\"".into(), limit.into());
+        }
+        if let Some(Refusal { key, value, limit }) =
+            self.time.refused(self.nesting == Nesting::Hardware)
+        {
+            return refuse(&key, value, limit);
         }
         if self.parent.ownership == Ownership::UserManaged {
             let limit = "the parent is changed by map and unmap calls: \"host-managed\"";

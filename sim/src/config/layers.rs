@@ -5,7 +5,7 @@ use toml::{Table, Value};
 use super::{Config, ConfigError};
 
 /// The presets that ship with ioasim, in the order of `preset list`.
-const PRESETS: [(&str, &str); 10] = [
+const PRESETS: [(&str, &str); 14] = [
     ("passthrough", include_str!("../../presets/passthrough.toml")),
     ("hw-nested", include_str!("../../presets/hw-nested.toml")),
     ("sw-nested-map", include_str!("../../presets/sw-nested-map.toml")),
@@ -16,6 +16,10 @@ const PRESETS: [(&str, &str); 10] = [
     ("qemu-vtd-7.2", include_str!("../../presets/qemu-vtd-7.2.toml")),
     ("qemu-amdvi-7.2", include_str!("../../presets/qemu-amdvi-7.2.toml")),
     ("qemu-smmuv3-7.2", include_str!("../../presets/qemu-smmuv3-7.2.toml")),
+    ("intel-vtd", include_str!("../../presets/intel-vtd.toml")),
+    ("arm-smmuv3", include_str!("../../presets/arm-smmuv3.toml")),
+    ("amd-vi", include_str!("../../presets/amd-vi.toml")),
+    ("riscv-iommu", include_str!("../../presets/riscv-iommu.toml")),
 ];
 
 /// Every key with its default; all presets build on it.

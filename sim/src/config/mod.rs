@@ -3,10 +3,15 @@
 mod check;
 mod layers;
 mod show;
+mod time;
 
 pub use check::limits;
 pub use layers::{Layer, preset_names, preset_text, resolve};
 pub use show::annotated;
+pub use time::{
+    AtsTime, DeviceTime, Direction, GuestTime, InvalidationPath, InvalidationTime, IommuTime,
+    LoopMode, MemoryTime, Sharing, TimeConfig, VmmTime,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +67,13 @@ pub enum ConfigError {
     },
 }
 
+/// A value that is refused: key, value, and the limit with its remedy.
+struct Refusal {
+    key: String,
+    value: String,
+    limit: String,
+}
+
 /// A resolved configuration. Field names are the keys of the TOML file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -99,6 +111,8 @@ pub struct Config {
     pub verify: VerifyConfig,
     /// Reporting.
     pub report: ReportConfig,
+    /// Simulated time.
+    pub time: TimeConfig,
 }
 
 /// How child and parent are nested.

@@ -48,6 +48,10 @@ pub fn annotated(config: &Config, preset: &str) -> Result<String, ConfigError> {
             other => other.to_string(),
         };
         let changed = text != old.trim() && key != "name" && key != "description";
+        let comment = match own_comment(preset_text(preset).unwrap_or_default(), &at, key) {
+            Some(own) if changed => own,
+            _ => comment,
+        };
         let comment = match (changed, comment.is_empty()) {
             (true, true) => "# set by this preset".into(),
             (true, false) => format!("{comment} [set by this preset]"),
@@ -56,6 +60,23 @@ pub fn annotated(config: &Config, preset: &str) -> Result<String, ConfigError> {
         out.push(format!("{:<31} {comment}", format!("{key} = {text}")).trim_end().into());
     }
     Ok(out.join("\n") + "\n")
+}
+
+/// The comment that a preset's text has behind a key: it says where *its* value
+/// comes from.
+fn own_comment(text: &str, path: &[String], key: &str) -> Option<String> {
+    let mut at: Vec<&str> = Vec::new();
+    for line in text.lines() {
+        if let Some(table) = line.strip_prefix('[').and_then(|l| l.split_once(']')) {
+            at = table.0.split('.').collect();
+        } else if let Some((k, rest)) = line.split_once('=')
+            && k.trim() == key
+            && at == path
+        {
+            return rest.split_once('#').map(|(_, comment)| format!("# {}", comment.trim()));
+        }
+    }
+    None
 }
 
 fn lookup<'a>(values: &'a Table, path: &[String], key: &str) -> Option<&'a Value> {

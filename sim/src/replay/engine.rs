@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::encode::{Changes, Doorbell};
 use super::exposure::Exposure;
 use super::inject::PendingNotify;
+use super::outcomes::{Miss, Outcomes};
 use super::parents::Follower;
 use super::series::SeriesBuilder;
 use super::spaces::{PARENT_SPACE, Route, SpaceId, Spaces};
@@ -75,6 +76,8 @@ pub(super) struct Engine<S: Store> {
     pub(super) exposed: bool,
     devices: Vec<DeviceCounters>,
     series: SeriesBuilder,
+    /// Records for the timed layer, if there is one.
+    pub(super) outcomes: Option<Box<Outcomes>>,
 }
 
 impl<S: Store> Engine<S> {
@@ -142,6 +145,7 @@ impl<S: Store> Engine<S> {
             exposed: false,
             devices: Vec::new(),
             series: SeriesBuilder::new(info.end_ns, config.report.intervals),
+            outcomes: None,
             config: config.clone(),
             info: *info,
             parent,
@@ -333,6 +337,10 @@ impl<S: Store> Engine<S> {
         w.pwc_stage2_hits += reads.stage2_hits;
         w.nested_cache_hits += reads.nested_hits;
         self.devices[route.device as usize].memory_reads += reads.total();
+        if let Some(outcomes) = &mut self.outcomes {
+            let reads = reads.total() as u32;
+            outcomes.misses.push(Miss { event, reads, fault: walked.is_err() });
+        }
         if walked.is_err()
             && self.faults_fill
             && (self.lazy_fill(route.space, addr)
@@ -383,15 +391,18 @@ impl<S: Store> Run for Engine<S> {
             if chunk.kind[at] != Kind::Dma as i32 {
                 self.add_causes();
                 self.roll_series(time);
-                self.apply(&chunk.event(at), chunk.first + at as u64)?;
+                let (event, before) = (chunk.first + at as u64, self.mark());
+                self.apply(&chunk.event(at), event)?;
+                self.note_work(before, event, false);
                 at += 1;
                 continue;
             }
             self.roll_series(time);
             if !self.pending.is_empty() {
                 self.add_causes();
-                let event = chunk.first + at as u64;
+                let (event, before) = (chunk.first + at as u64, self.mark());
                 self.flush_pending(event);
+                self.note_work(before, event, true);
                 if self.exposed {
                     self.look_at_exposure(event, time, false);
                 }
@@ -465,8 +476,17 @@ impl<S: Store> Run for Engine<S> {
             devices,
             series: self.series.finish(&self.counters),
             provenance: self.provenance,
+            timing: None,
             verify,
         })
+    }
+
+    fn observe(&mut self) {
+        self.outcomes = Some(Box::default());
+    }
+
+    fn outcomes(&mut self) -> &mut Outcomes {
+        self.outcomes.get_or_insert_default()
     }
 }
 

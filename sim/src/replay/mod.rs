@@ -6,6 +6,7 @@ mod engine;
 mod exposure;
 mod guest;
 mod inject;
+pub(crate) mod outcomes;
 mod over_parent;
 mod parents;
 mod series;
@@ -18,7 +19,9 @@ use crate::config::{Config, ReplacementKind};
 use crate::events::{Chunk, TraceInfo};
 use crate::results::RunResult;
 use crate::table::Leaf;
+use crate::timed::TimedReplay;
 use engine::Engine;
+use outcomes::Outcomes;
 
 /// Why a replay cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -48,11 +51,15 @@ pub struct Replay(Box<dyn Run>);
 
 /// The part of a replay that depends on the IOTLB's type, called per chunk so
 /// that the loop over events is compiled for each type.
-trait Run: Send {
+pub(crate) trait Run: Send {
     fn run(&mut self, chunk: &Chunk) -> Result<(), ReplayError>;
     fn settle(&mut self);
     fn for_each_shadow_leaf(&self, f: &mut dyn FnMut(u32, u64, Leaf));
     fn finish(self: Box<Self>) -> Result<RunResult, ReplayError>;
+    /// Asks for records of what happens.
+    fn observe(&mut self);
+    /// The records since they were cleared.
+    fn outcomes(&mut self) -> &mut Outcomes;
 }
 
 impl Replay {
@@ -66,7 +73,11 @@ impl Replay {
             info: &TraceInfo,
             verify: bool,
         ) -> Replay {
-            Replay(Box::new(Engine::new(store, config, info, verify)))
+            let run = Box::new(Engine::new(store, config, info, verify));
+            match config.time.enabled {
+                true => Replay(Box::new(TimedReplay::new(run, config))),
+                false => Replay(run),
+            }
         }
         let (entries, ways) = (config.iotlb.entries as usize, config.iotlb.ways as usize);
         let seed = config.seed;

@@ -1,0 +1,116 @@
+//! What the functional replay tells the timed layer.
+//!
+//! The functional replay decides *what* happens; the timed layer
+//! ([`crate::timed`]) gives it cost and contention. Only events that cost more
+//! than a look-up leave a record, so that hits pay nothing.
+
+use super::engine::Engine;
+use crate::cache::Store;
+use crate::results::Counters;
+
+/// Records of one chunk, in trace order.
+#[derive(Debug, Default)]
+pub(crate) struct Outcomes {
+    /// Requests that missed. A request that was repeated after a page request
+    /// has two records.
+    pub misses: Vec<Miss>,
+    /// Events other than requests that caused work.
+    pub work: Vec<WorkOf>,
+}
+
+impl Outcomes {
+    /// Forgets the last chunk and keeps the memory.
+    pub fn clear(&mut self) {
+        self.misses.clear();
+        self.work.clear();
+    }
+}
+
+/// A walk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Miss {
+    /// Event number of the request.
+    pub event: u64,
+    /// Table entries that the walker read.
+    pub reads: u32,
+    /// The walk found no translation.
+    pub fault: bool,
+}
+
+/// Work caused by an event.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WorkOf {
+    /// Event number.
+    pub event: u64,
+    /// The work is an invalidation that caching mode adds for maps before this
+    /// event, and the event is a request.
+    pub notify: bool,
+    /// How much.
+    pub work: Work,
+}
+
+/// Primitives of one event; differences of counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Work {
+    /// Invalidation commands.
+    pub commands: u64,
+    /// Exits to the VMM.
+    pub traps: u64,
+    /// Guest entries that the VMM read.
+    pub pte_reads: u64,
+    /// Shadow entries written.
+    pub mapped: u64,
+    /// Shadow entries removed.
+    pub unmapped: u64,
+    /// Host map calls.
+    pub map_calls: u64,
+    /// Host unmap calls.
+    pub unmap_calls: u64,
+}
+
+impl Work {
+    /// The totals until now.
+    fn until(c: &Counters) -> Work {
+        let sent = &c.guest.invalidations;
+        Work {
+            commands: sent.page + sent.domain + sent.global + sent.context,
+            traps: c.guest.traps,
+            pte_reads: c.shadow.pte_reads,
+            mapped: c.shadow.mapped,
+            unmapped: c.shadow.unmapped + c.parent.shadow_entries_dropped,
+            map_calls: c.shadow.map_calls,
+            unmap_calls: c.shadow.unmap_calls,
+        }
+    }
+
+    /// What was added since `before`.
+    fn since(self, before: Work) -> Work {
+        Work {
+            commands: self.commands - before.commands,
+            traps: self.traps - before.traps,
+            pte_reads: self.pte_reads - before.pte_reads,
+            mapped: self.mapped - before.mapped,
+            unmapped: self.unmapped - before.unmapped,
+            map_calls: self.map_calls - before.map_calls,
+            unmap_calls: self.unmap_calls - before.unmap_calls,
+        }
+    }
+}
+
+impl<S: Store> Engine<S> {
+    /// The totals, if somebody wants to know what the next event adds.
+    #[inline]
+    pub(super) fn mark(&self) -> Option<Work> {
+        self.outcomes.as_ref().map(|_| Work::until(&self.counters))
+    }
+
+    /// Notes what `event` added since `before`.
+    pub(super) fn note_work(&mut self, before: Option<Work>, event: u64, notify: bool) {
+        if let (Some(outcomes), Some(before)) = (&mut self.outcomes, before) {
+            let work = Work::until(&self.counters).since(before);
+            if work != Work::default() {
+                outcomes.work.push(WorkOf { event, notify, work });
+            }
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The event queue: a binary heap with insertion tie-break and cancellation.
+
+use super::Ps;
+
+/// Names a scheduled event until it is taken or cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventId {
+    slot: u32,
+    generation: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Node {
+    at: Ps,
+    /// Number of the insertion: breaks ties.
+    order: u64,
+    slot: u32,
+}
+
+impl Node {
+    #[inline(always)]
+    fn before(&self, other: &Node) -> bool {
+        (self.at, self.order) < (other.at, other.order)
+    }
+}
+
+struct Slot<E> {
+    generation: u32,
+    /// `None`: cancelled (its node is still in the heap) or free.
+    event: Option<E>,
+}
+
+/// Events in order of time; equal times in order of insertion.
+///
+/// | operation | cost |
+/// |---|---|
+/// | [`EventQueue::schedule`], [`EventQueue::pop`] | O(log n) |
+/// | [`EventQueue::cancel`] | O(1); the place in the heap is freed when its time comes, or at once for all when half of the heap is cancelled |
+///
+/// Memory grows to the largest number of events waiting at one time and is
+/// reused: nothing is allocated per event in the steady state.
+pub struct EventQueue<E> {
+    heap: Vec<Node>,
+    slots: Vec<Slot<E>>,
+    free: Vec<u32>,
+    cancelled: usize,
+    inserted: u64,
+    now: Ps,
+}
+
+impl<E> Default for EventQueue<E> {
+    fn default() -> Self {
+        EventQueue {
+            heap: Vec::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            cancelled: 0,
+            inserted: 0,
+            now: Ps::ZERO,
+        }
+    }
+}
+
+impl<E> EventQueue<E> {
+    /// Time of the event taken last.
+    #[inline]
+    pub fn now(&self) -> Ps {
+        self.now
+    }
+
+    /// Events that wait.
+    pub fn len(&self) -> usize {
+        self.heap.len() - self.cancelled
+    }
+
+    /// True if no event waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Places for events that were ever needed at one time.
+    pub fn places(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Events scheduled so far: what the run has cost.
+    pub fn scheduled(&self) -> u64 {
+        self.inserted
+    }
+
+    /// Schedules `event`. A time in the past is now: nothing happens before
+    /// what has happened.
+    #[inline]
+    pub fn schedule(&mut self, at: Ps, event: E) -> EventId {
+        let at = at.max(self.now);
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot as usize].event = Some(event);
+                slot
+            }
+            None => {
+                let slot = u32::try_from(self.slots.len()).expect("fewer than 2^32 events wait");
+                self.slots.push(Slot { generation: 0, event: Some(event) });
+                slot
+            }
+        };
+        let node = Node { at, order: self.inserted, slot };
+        self.inserted += 1;
+        self.heap.push(node);
+        self.up(self.heap.len() - 1);
+        EventId { slot, generation: self.slots[slot as usize].generation }
+    }
+
+    /// Takes an event back; `None` if it has happened or was cancelled.
+    pub fn cancel(&mut self, id: EventId) -> Option<E> {
+        let slot = self.slots.get_mut(id.slot as usize)?;
+        if slot.generation != id.generation {
+            return None;
+        }
+        let event = slot.event.take()?;
+        self.cancelled += 1;
+        if self.cancelled * 2 > self.heap.len() {
+            self.sweep();
+        }
+        Some(event)
+    }
+
+    /// Time of the next event.
+    #[inline]
+    pub fn peek(&mut self) -> Option<Ps> {
+        self.drop_cancelled();
+        self.heap.first().map(|n| n.at)
+    }
+
+    /// Takes the next event and moves the clock to it.
+    #[inline]
+    pub fn pop(&mut self) -> Option<(Ps, E)> {
+        self.drop_cancelled();
+        let first = self.remove_first()?;
+        let event = self.release(first.slot)?;
+        self.now = first.at;
+        Some((first.at, event))
+    }
+
+    /// Moves the clock forward to `to`, which no event is earlier than.
+    #[inline]
+    pub fn advance(&mut self, to: Ps) {
+        self.now = self.now.max(to);
+    }
+
+    fn drop_cancelled(&mut self) {
+        while self.cancelled > 0 {
+            let Some(first) = self.heap.first() else { return };
+            let slot = first.slot;
+            if self.slots[slot as usize].event.is_some() {
+                return;
+            }
+            self.cancelled -= 1;
+            self.remove_first();
+            self.release(slot);
+        }
+    }
+
+    /// Frees the places of all cancelled events.
+    fn sweep(&mut self) {
+        let mut kept = std::mem::take(&mut self.heap);
+        kept.retain(|n| {
+            let alive = self.slots[n.slot as usize].event.is_some();
+            if !alive {
+                self.release(n.slot);
+            }
+            alive
+        });
+        self.heap = kept;
+        self.cancelled = 0;
+        for at in (0..self.heap.len() / 2).rev() {
+            self.down(at);
+        }
+    }
+
+    fn release(&mut self, slot: u32) -> Option<E> {
+        let place = &mut self.slots[slot as usize];
+        place.generation = place.generation.wrapping_add(1);
+        self.free.push(slot);
+        place.event.take()
+    }
+
+    fn remove_first(&mut self) -> Option<Node> {
+        let first = *self.heap.first()?;
+        let last = self.heap.pop()?;
+        if !self.heap.is_empty() {
+            self.heap[0] = last;
+            self.down(0);
+        }
+        Some(first)
+    }
+
+    #[inline]
+    fn up(&mut self, mut at: usize) {
+        let node = self.heap[at];
+        while at > 0 {
+            let above = (at - 1) / 2;
+            if !node.before(&self.heap[above]) {
+                break;
+            }
+            self.heap[at] = self.heap[above];
+            at = above;
+        }
+        self.heap[at] = node;
+    }
+
+    #[inline]
+    fn down(&mut self, mut at: usize) {
+        let node = self.heap[at];
+        loop {
+            let mut below = at * 2 + 1;
+            if below >= self.heap.len() {
+                break;
+            }
+            let right = below + 1;
+            if right < self.heap.len() && self.heap[right].before(&self.heap[below]) {
+                below = right;
+            }
+            if !self.heap[below].before(&node) {
+                break;
+            }
+            self.heap[at] = self.heap[below];
+            at = below;
+        }
+        self.heap[at] = node;
+    }
+}

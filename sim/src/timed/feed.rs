@@ -1,0 +1,412 @@
+//! From events and outcomes to requests and operations.
+
+use rustc_hash::FxHashMap;
+
+use super::costs::{Action, Parts};
+use super::cpus::Cpu;
+use super::device_tlb::DeviceTlb;
+use super::devices::Device;
+use super::ops::{CpuOp, Dma};
+use super::pages::Dep;
+use super::world::World;
+use crate::cache::{Key, Tag};
+use crate::config::{AtsTime, Config, Direction, Nesting, Sharing};
+use crate::events::{Chunk, DomainId, Event, Flags, Kind, PAGE_MASK, PageSize, Requester, Scope};
+use crate::replay::outcomes::{Miss, Outcomes, Work, WorkOf};
+use crate::results::timing::DeviceTlbCounters;
+use crate::sync;
+use crate::time::Ps;
+
+/// Who made a request, and where it goes.
+#[derive(Clone, Copy)]
+struct Source {
+    requester: i32,
+    pasid: i32,
+    domain: i32,
+    device: u32,
+    space: u32,
+}
+
+/// Sources remembered, so that a request costs one comparison.
+const MEMO: usize = 2048;
+/// The VMM's own thread among the vCPUs.
+const HOST: i32 = i32::MIN;
+
+/// Names of devices, spaces and vCPUs, and the device TLBs.
+pub(super) struct Feed {
+    config: FeedConfig,
+    memo: Vec<Source>,
+    devices: FxHashMap<i32, u32>,
+    device_ids: Vec<Requester>,
+    /// By domain, or by requester where no domain is known.
+    spaces: FxHashMap<(i32, bool), u32>,
+    attached: FxHashMap<(i32, i32), i32>,
+    cpus: FxHashMap<i32, u32>,
+    tlbs: Vec<DeviceTlb>,
+    device_hits: Vec<bool>,
+    last_map_cpu: i32,
+    /// The latest vCPU and its index.
+    last_cpu: (i32, u32),
+    /// The latest domain and its space.
+    last_domain: (i32, u32),
+}
+
+struct FeedConfig {
+    ats: AtsTime,
+    seed: u64,
+    sharing: Sharing,
+    write_if_unknown: bool,
+    bytes_if_unknown: u64,
+    scale: f64,
+    warm_up: u64,
+    outstanding: u64,
+    calls: bool,
+}
+
+impl Feed {
+    pub fn new(config: &Config) -> Feed {
+        let t = &config.time;
+        let nobody = Source { requester: -2, pasid: 0, domain: 0, device: 0, space: 0 };
+        Feed {
+            config: FeedConfig {
+                ats: t.ats.clone(),
+                seed: config.seed,
+                sharing: t.device.sharing,
+                write_if_unknown: t.device.direction_if_unknown == Direction::Write,
+                bytes_if_unknown: t.device.bytes_if_unknown,
+                scale: t.scale,
+                warm_up: t.warm_up_events,
+                outstanding: t.device.outstanding,
+                calls: config.nesting == Nesting::Software
+                    && config.sync.policy == sync::Kind::MapUnmap,
+            },
+            memo: vec![nobody; MEMO],
+            devices: FxHashMap::default(),
+            device_ids: Vec::new(),
+            spaces: FxHashMap::default(),
+            attached: FxHashMap::default(),
+            cpus: FxHashMap::default(),
+            tlbs: Vec::new(),
+            device_hits: Vec::new(),
+            last_map_cpu: -1,
+            last_cpu: (HOST + 1, 0),
+            last_domain: (DomainId::NONE.0 as i32, 0),
+        }
+    }
+
+    pub fn has_device_tlbs(&self) -> bool {
+        self.config.ats.entries > 0
+    }
+
+    fn space(&mut self, domain: i32, requester: i32) -> u32 {
+        let known = domain != DomainId::NONE.0 as i32;
+        if known && self.last_domain.0 == domain {
+            return self.last_domain.1;
+        }
+        let name = if known { (domain, true) } else { (requester, false) };
+        let next = self.spaces.len() as u32;
+        let space = *self.spaces.entry(name).or_insert(next);
+        if known {
+            self.last_domain = (domain, space);
+        }
+        space
+    }
+
+    /// The device and space of request `i`.
+    #[inline]
+    fn source(&mut self, chunk: &Chunk, i: usize) -> (u32, u32) {
+        let (requester, pasid, domain) = (chunk.requester[i], chunk.pasid[i], chunk.domain[i]);
+        let at = (requester as usize).wrapping_mul(5) ^ domain as usize ^ (pasid as usize) << 3;
+        let s = &self.memo[at % MEMO];
+        if (s.requester, s.pasid, s.domain) == (requester, pasid, domain) {
+            return (s.device, s.space);
+        }
+        self.find_source(requester, pasid, domain, at % MEMO)
+    }
+
+    #[cold]
+    fn find_source(&mut self, requester: i32, pasid: i32, domain: i32, at: usize) -> (u32, u32) {
+        let name = match self.config.sharing {
+            Sharing::Requester => requester,
+            Sharing::All => Requester::NONE.0 as i32,
+        };
+        let next = self.device_ids.len() as u32;
+        let device = *self.devices.entry(name).or_insert(next);
+        if device == next {
+            self.device_ids.push(Requester(name as u32));
+            self.tlbs.extend(DeviceTlb::new(&self.config.ats, self.config.seed));
+        }
+        let attached = || {
+            let exact = self.attached.get(&(requester, pasid));
+            exact.or_else(|| self.attached.get(&(requester, -1))).copied()
+        };
+        let none = DomainId::NONE.0 as i32;
+        let resolved = if domain == none { attached().unwrap_or(none) } else { domain };
+        let space = self.space(resolved, requester);
+        self.memo[at] = Source { requester, pasid, domain, device, space };
+        (device, space)
+    }
+
+    fn attach(&mut self, e: &Event) {
+        let who = (e.requester.0 as i32, e.pasid.0 as i32);
+        match e.kind {
+            Kind::Attach => self.attached.insert(who, e.domain.0 as i32),
+            _ => self.attached.remove(&who),
+        };
+        self.memo.fill(Source { requester: -2, pasid: 0, domain: 0, device: 0, space: 0 });
+    }
+
+    /// Sends requests through the device TLBs; true where one had the page.
+    /// The answer is to be given back with [`Feed::keep`].
+    pub fn filter(&mut self, chunk: &Chunk) -> Vec<bool> {
+        let mut hits = std::mem::take(&mut self.device_hits);
+        hits.clear();
+        for i in 0..chunk.len() {
+            if chunk.kind[i] == Kind::Dma as i32 {
+                let (device, space) = self.source(chunk, i);
+                let tlb = &mut self.tlbs[device as usize];
+                hits.push(tlb.access(Tag(space), chunk.addr[i] as u64));
+                continue;
+            }
+            hits.push(false);
+            let e = chunk.event(i);
+            match e.kind {
+                Kind::Attach | Kind::Detach => self.attach(&e),
+                Kind::Invalidate => match e.flags.scope() {
+                    Some(Scope::Page) => {
+                        self.invalidate(&e, Some((e.addr, e.addr.saturating_add(e.size))));
+                    }
+                    Some(Scope::Domain) => self.invalidate(&e, None),
+                    Some(Scope::Context) => {}
+                    _ => self.tlbs.iter_mut().for_each(DeviceTlb::clear),
+                },
+                Kind::Unmap if self.config.calls => {
+                    self.invalidate(&e, Some((e.addr, e.addr.saturating_add(e.size))));
+                }
+                Kind::ParentMap | Kind::ParentUnmap => {
+                    self.tlbs.iter_mut().for_each(DeviceTlb::clear);
+                }
+                _ => {}
+            }
+        }
+        hits
+    }
+
+    fn invalidate(&mut self, e: &Event, range: Option<(u64, u64)>) {
+        let space = Tag(self.space(e.domain.0 as i32, -1));
+        self.tlbs.iter_mut().for_each(|tlb| tlb.invalidate(space, range));
+    }
+
+    /// Takes the memory of [`Feed::filter`]'s answer back.
+    pub fn keep(&mut self, device_hits: Vec<bool>) {
+        self.device_hits = device_hits;
+    }
+
+    pub fn device_tlb_counters(&self) -> DeviceTlbCounters {
+        let mut sum = DeviceTlbCounters::default();
+        for tlb in &self.tlbs {
+            sum.hits += tlb.hits;
+            sum.misses += tlb.misses;
+            sum.invalidated += tlb.invalidated;
+        }
+        sum
+    }
+
+    /// Feeds a chunk that the functional replay has replayed.
+    pub fn chunk(
+        &mut self,
+        chunk: &Chunk,
+        device_hits: Option<&[bool]>,
+        outcomes: &Outcomes,
+        world: &mut World,
+    ) {
+        let mut misses = outcomes.misses.as_slice();
+        let mut work = outcomes.work.as_slice();
+        // The replay's number of the event: it has not seen device-TLB hits.
+        let mut number = chunk.first;
+        for i in 0..chunk.len() {
+            if !world.measuring && chunk.first + i as u64 >= self.config.warm_up {
+                world.measure();
+            }
+            let arrival = match world.open_loop {
+                true => Ps((chunk.time_ns[i] as f64 * 1000.0 * self.config.scale) as u64),
+                false => Ps::ZERO,
+            };
+            if world.open_loop {
+                world.run_until(arrival);
+            }
+            let device_hit = device_hits.is_some_and(|hits| hits[i]);
+            if chunk.kind[i] == Kind::Dma as i32 {
+                if let Some((first, rest)) = work.split_first()
+                    && first.event == number
+                    && first.notify
+                {
+                    work = rest;
+                    let cpu = self.cpu(self.last_map_cpu, world);
+                    self.cpu_op(world, cpu, Action::MapSync, &first.work, arrival);
+                }
+                let mine =
+                    if device_hit { 0 } else { of_event(misses, number, |m: &Miss| m.event) };
+                let (walks, rest) = misses.split_at(mine);
+                misses = rest;
+                self.dma(chunk, i, arrival, walks, device_hit, world);
+            } else {
+                let mine = of_event(work, number, |w: &WorkOf| w.event);
+                let found = work[..mine].first().map_or(Work::default(), |w| w.work);
+                work = &work[mine..];
+                self.other(&chunk.event(i), &found, arrival, world);
+            }
+            number += !device_hit as u64;
+        }
+    }
+
+    #[inline]
+    fn dma(
+        &mut self,
+        chunk: &Chunk,
+        i: usize,
+        arrival: Ps,
+        walks: &[Miss],
+        device_hit: bool,
+        world: &mut World,
+    ) {
+        let (device, space) = self.source(chunk, i);
+        while world.devices.len() < self.device_ids.len() {
+            let id = self.device_ids[world.devices.len()];
+            world.devices.push(Device::new(id, self.config.outstanding));
+        }
+        let (addr, flags) = (chunk.addr[i] as u64, Flags(chunk.flags[i] as u32));
+        let write = match (flags.has(Flags::READ), flags.has(Flags::WRITE)) {
+            (false, false) => self.config.write_if_unknown,
+            (_, write) => write,
+        };
+        let bytes = match chunk.size[i] as u64 {
+            0 => self.config.bytes_if_unknown,
+            bytes => bytes,
+        };
+        let mut reads = [0; 2];
+        reads.iter_mut().zip(walks).for_each(|(r, w)| *r = w.reads);
+        let fault = walks.last().is_some_and(|w| w.fault);
+        if fault && let Some(tlb) = self.tlbs.get_mut(device as usize) {
+            tlb.forget(Tag(space), addr);
+        }
+        let dma = Dma {
+            device,
+            page: Key::new(Tag(space % Tag::LIMIT), PageSize::Size4K, addr).bits(),
+            // Accesses are shorter than 4 GiB.
+            bytes: bytes.min(u64::from(u32::MAX)) as u32,
+            write,
+            arrival,
+            reads,
+            walks: walks.len().min(2) as u8,
+            walked: 0,
+            fault,
+            device_hit,
+            start: Ps::ZERO,
+            looked_up: Ps::ZERO,
+            waited: Ps::ZERO,
+            walk: Ps::ZERO,
+            paged: Ps::ZERO,
+            queued: Ps::ZERO,
+            coalesced: false,
+        };
+        world.feed_dma(dma, space, addr);
+    }
+
+    #[inline]
+    fn cpu(&mut self, cpu: i32, world: &mut World) -> u32 {
+        if self.last_cpu.0 == cpu {
+            return self.last_cpu.1;
+        }
+        let index = self.find_cpu(cpu, world);
+        self.last_cpu = (cpu, index);
+        index
+    }
+
+    fn find_cpu(&mut self, cpu: i32, world: &mut World) -> u32 {
+        // What no CPU is known for runs on the first.
+        let cpu = if cpu == HOST { HOST } else { cpu.max(0) };
+        let next = self.cpus.len() as u32;
+        let index = *self.cpus.entry(cpu).or_insert(next);
+        if index == next {
+            world.cpus.push(Cpu::new(cpu == HOST));
+        }
+        index
+    }
+
+    /// An event that is not a request.
+    fn other(&mut self, e: &Event, work: &Work, arrival: Ps, world: &mut World) {
+        let action = match e.kind {
+            Kind::Map => Action::Map,
+            Kind::Unmap => Action::Unmap,
+            Kind::Invalidate if e.flags.has(Flags::MAP_NOTIFY) => Action::MapSync,
+            Kind::Invalidate => Action::Sync,
+            Kind::ParentMap | Kind::ParentUnmap => Action::Parent,
+            Kind::Attach | Kind::Detach => return self.attach(e),
+            _ => return,
+        };
+        if !world.translated {
+            return;
+        }
+        let nothing = *work == Work::default();
+        if nothing && !matches!(action, Action::Map | Action::Unmap) {
+            // This configuration's guest does not send it.
+            return;
+        }
+        let cpu = if action == Action::Parent { HOST } else { e.cpu };
+        let cpu = self.cpu(cpu, world);
+        let space = self.space(e.domain.0 as i32, -1);
+        let (start, end) = (e.addr & !PAGE_MASK, e.addr.saturating_add(e.size));
+        let at = self.push(world, cpu, action, work, arrival);
+        let done = Dep::op(world.ops.get(at).seq);
+        match action {
+            Action::Map => {
+                self.last_map_cpu = e.cpu;
+                world.pages.mapped(space, start, end, done);
+                world.cpus[cpu as usize].note_map(space, start, end);
+            }
+            Action::Unmap => {
+                let World { pages, ops, .. } = world;
+                pages.accesses(space, start, end, |access| {
+                    ops.wait_for(at, access);
+                });
+                // What caching mode adds for maps is sent before this.
+                match work.commands {
+                    0 => world.cpus[cpu as usize].mapped.clear(),
+                    _ => self.complete_maps(world, cpu, done),
+                }
+            }
+            Action::MapSync => self.complete_maps(world, cpu, done),
+            Action::Sync => world.cpus[cpu as usize].mapped.clear(),
+            Action::Parent => {}
+        }
+        world.feed_cpu(at);
+    }
+
+    /// An operation that waits for nothing but its vCPU.
+    fn cpu_op(&mut self, world: &mut World, cpu: u32, action: Action, work: &Work, arrival: Ps) {
+        let at = self.push(world, cpu, action, work, arrival);
+        let done = Dep::op(world.ops.get(at).seq);
+        self.complete_maps(world, cpu, done);
+        world.feed_cpu(at);
+    }
+
+    fn push(&self, world: &mut World, cpu: u32, action: Action, work: &Work, arrival: Ps) -> u32 {
+        let parts: Parts = world.costs.parts(action, work);
+        world.push_cpu(CpuOp { cpu, action, parts, arrival, start: Ps::ZERO })
+    }
+
+    /// The recent maps of a vCPU are usable when `done` is.
+    fn complete_maps(&self, world: &mut World, cpu: u32, done: Dep) {
+        let World { cpus, pages, .. } = world;
+        for (space, start, end) in cpus[cpu as usize].mapped.drain(..) {
+            pages.mapped(space, start, end, done);
+        }
+    }
+}
+
+/// How many records at the front belong to an event.
+#[inline]
+fn of_event<T>(records: &[T], event: u64, number: impl Fn(&T) -> u64) -> usize {
+    records.iter().take_while(|r| number(r) == event).count()
+}

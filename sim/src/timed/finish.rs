@@ -1,0 +1,128 @@
+//! The end of a run: what happened, and whether the books agree.
+
+use super::costs::Action;
+use super::cpus::Causes;
+use super::stats::summary;
+use super::world::World;
+use crate::config::LoopMode;
+use crate::events::Requester;
+use crate::results::timing::{
+    DeviceTlbCounters, DeviceUse, Latency, ResourceUse, TimingChecks, TimingResult, VcpuTime,
+};
+use crate::time::{Ps, Station};
+
+impl World {
+    /// Ends the run.
+    pub fn finish(mut self, device_tlb: DeviceTlbCounters) -> TimingResult {
+        self.run_out();
+        let end = self.end.max(self.queue.now());
+        let elapsed = end.since(self.measured_from);
+        let mut checks = TimingChecks {
+            requests_in: self.requests_in,
+            requests_done: self.requests_done,
+            requests_in_flight: self.requests_in - self.requests_done.min(self.requests_in),
+            cpu_ops_in: self.cpu_ops_in,
+            cpu_ops_done: self.cpu_ops_done,
+            stuck: self.stuck,
+            ..TimingChecks::default()
+        };
+        let mut resources = vec![
+            used("walkers", self.walkers.station_mut(), end, elapsed, &mut checks),
+            used("invalidation-queue", &mut self.lock, end, elapsed, &mut checks),
+            used("vmm", &mut self.vmm, end, elapsed, &mut checks),
+        ];
+        if let Some(limit) = &mut self.memory.limit {
+            resources.push(used("memory", limit, end, elapsed, &mut checks));
+        }
+        resources.retain(|r| r.arrivals > 0);
+        let part = |ps: u128| if elapsed == Ps::ZERO { 0.0 } else { ps as f64 / elapsed.0 as f64 };
+        let devices = self.devices.iter().map(|d| {
+            checks.overbusy_resources += (d.link_busy() > elapsed) as u64;
+            DeviceUse {
+                device: match d.id {
+                    Requester::NONE => "all".into(),
+                    id => id.to_string(),
+                },
+                requests: d.requests,
+                link_utilisation: part(d.link_busy().0 as u128),
+                in_flight_mean: part(d.latency),
+                starved_ns: d.starved.ns(),
+            }
+        });
+        let devices = devices.collect();
+        let requests: u64 = self.dma.all.count();
+        TimingResult {
+            mode: match self.config.mode {
+                LoopMode::OpenLoop => "open-loop".into(),
+                LoopMode::ClosedLoop => "closed-loop".into(),
+            },
+            elapsed_ns: elapsed.ns(),
+            requests_per_second: part(u128::from(requests)) * 1e12,
+            gbps: part(u128::from(self.dma.bytes) * 8) * 1e3,
+            latency: Latency {
+                dma: summary(&mut self.dma.all),
+                walk: summary(&mut self.walk_latency),
+                invalidation: summary(&mut self.action_latency[Action::Sync as usize]),
+                map_invalidation: summary(&mut self.action_latency[Action::MapSync as usize]),
+                map: summary(&mut self.action_latency[Action::Map as usize]),
+                unmap: summary(&mut self.action_latency[Action::Unmap as usize]),
+            },
+            classes: self.dma.classes(),
+            resources,
+            devices,
+            vcpus: self.vcpu_time(elapsed, &mut checks),
+            device_tlb,
+            checks,
+            series: self.dma.series(),
+            scheduled_events: self.queue.scheduled(),
+        }
+    }
+
+    fn vcpu_time(&self, elapsed: Ps, checks: &mut TimingChecks) -> VcpuTime {
+        let mut sum = VcpuTime::default();
+        let mut busy = Ps::ZERO;
+        for cpu in self.cpus.iter().filter(|c| !c.host) {
+            sum.vcpus += 1;
+            cpu.causes.add_to(&mut sum);
+            let total = Causes::total(&cpu.causes);
+            checks.overbusy_resources += (total > elapsed) as u64;
+            busy += total;
+        }
+        let all = elapsed.times(sum.vcpus);
+        sum.utilisation = if all == Ps::ZERO { 0.0 } else { busy.0 as f64 / all.0 as f64 };
+        sum
+    }
+}
+
+/// What a station reports, and its laws.
+fn used<J>(
+    name: &str,
+    station: &mut Station<J>,
+    end: Ps,
+    elapsed: Ps,
+    checks: &mut TimingChecks,
+) -> ResourceUse {
+    let servers = station.servers().unwrap_or(0);
+    let usage = &mut station.usage;
+    usage.settle(end);
+    let residual = usage.littles_residual(end).unsigned_abs();
+    let residual = u64::try_from(residual).unwrap_or(u64::MAX);
+    checks.littles_law_residual_ps = checks.littles_law_residual_ps.max(residual);
+    let most = u128::from(elapsed.0) * u128::from(servers);
+    checks.overbusy_resources += (servers > 0 && usage.busy.area() > most) as u64;
+    let mean = |area: u128| if elapsed == Ps::ZERO { 0.0 } else { area as f64 / elapsed.0 as f64 };
+    ResourceUse {
+        name: name.into(),
+        servers,
+        utilisation: match servers {
+            0 => 0.0,
+            n => mean(usage.busy.area()) / n as f64,
+        },
+        busy_mean: mean(usage.busy.area()),
+        queue_mean: mean(usage.queue.area()),
+        queue_max: usage.queue.most(),
+        arrivals: usage.arrivals,
+        waited: usage.waited,
+        wait_mean_ns: usage.mean_wait().unwrap_or(0.0) / 1000.0,
+    }
+}

@@ -1,0 +1,199 @@
+//! Books kept while a run goes on.
+
+use crate::results::timing::{ClassTime, LatencySummary, TimingSeries};
+use crate::time::{Latencies, Ps};
+
+/// Classes of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// IOTLB hit that waited for no walk.
+    Hit,
+    /// Found in the device TLB.
+    DeviceTlbHit,
+    /// Served by another request's walk.
+    Coalesced,
+    /// Walked.
+    Miss,
+    /// Walked, asked for the page, walked again.
+    PageRequest,
+    /// Found no translation.
+    Fault,
+}
+
+const NAMES: [&str; 6] = ["hit", "device-tlb-hit", "coalesced", "miss", "page-request", "fault"];
+
+/// Parts of one request's latency.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Split {
+    /// Slot and link.
+    pub queueing: Ps,
+    /// Look-ups.
+    pub lookup: Ps,
+    /// Walker's queue.
+    pub walk_queueing: Ps,
+    /// Walk.
+    pub walk: Ps,
+    /// Page request.
+    pub page_request: Ps,
+    /// PCIe and memory.
+    pub pcie: Ps,
+}
+
+impl Split {
+    /// The latency.
+    #[inline]
+    pub fn total(&self) -> Ps {
+        self.queueing + self.lookup + self.walk_queueing + self.walk + self.page_request + self.pcie
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    count: u64,
+    parts: [u128; 6],
+}
+
+/// Latencies of requests, by class.
+#[derive(Clone, Debug, Default)]
+pub struct DmaStats {
+    /// All requests.
+    pub all: Latencies,
+    /// Payload of requests done.
+    pub bytes: u64,
+    classes: [Sums; 6],
+    series: Series,
+}
+
+impl DmaStats {
+    /// A request was done at `done`.
+    #[inline]
+    pub fn record(&mut self, class: Class, split: &Split, bytes: u64, done: Ps) {
+        let total = split.total();
+        self.all.record(total);
+        self.bytes = self.bytes.saturating_add(bytes);
+        let sums = &mut self.classes[class as usize];
+        sums.count += 1;
+        let parts = [
+            split.queueing,
+            split.lookup,
+            split.walk_queueing,
+            split.walk,
+            split.page_request,
+            split.pcie,
+        ];
+        for (sum, part) in sums.parts.iter_mut().zip(parts) {
+            *sum += part.0 as u128;
+        }
+        self.series.record(done, total);
+    }
+
+    /// The classes that occurred.
+    pub fn classes(&self) -> Vec<ClassTime> {
+        let occurred = NAMES.iter().zip(&self.classes).filter(|(_, s)| s.count > 0);
+        occurred
+            .map(|(name, s)| {
+                let mean = |ps: u128| ps as f64 / s.count as f64 / 1000.0;
+                let [queueing, lookup, walk_queueing, walk, page_request, pcie] = s.parts.map(mean);
+                ClassTime {
+                    class: (*name).into(),
+                    count: s.count,
+                    mean_ns: mean(s.parts.iter().sum()),
+                    queueing_ns: queueing,
+                    lookup_ns: lookup,
+                    walk_queueing_ns: walk_queueing,
+                    walk_ns: walk,
+                    page_request_ns: page_request,
+                    pcie_ns: pcie,
+                }
+            })
+            .collect()
+    }
+
+    /// The series from `start` to `end`.
+    pub fn series(&self) -> TimingSeries {
+        self.series.result()
+    }
+
+    /// Forgets everything; the series starts at `start`.
+    pub fn restart(&mut self, start: Ps) {
+        *self = DmaStats::default();
+        self.series.start = start;
+    }
+}
+
+/// Intervals of the series.
+const INTERVALS: usize = 128;
+
+/// Counts per interval. The length of the run is not known before its end:
+/// when it passes the last interval, pairs are merged and intervals double.
+#[derive(Clone, Debug)]
+struct Series {
+    start: Ps,
+    /// An interval is 2^shift picoseconds.
+    shift: u32,
+    counts: [u64; INTERVALS],
+    sums: [u128; INTERVALS],
+}
+
+impl Default for Series {
+    fn default() -> Self {
+        // From 1.05 us.
+        Series { start: Ps::ZERO, shift: 20, counts: [0; INTERVALS], sums: [0; INTERVALS] }
+    }
+}
+
+impl Series {
+    #[inline]
+    fn record(&mut self, at: Ps, latency: Ps) {
+        let mut index = (at.since(self.start).0 >> self.shift) as usize;
+        while index >= INTERVALS {
+            self.merge();
+            index >>= 1;
+        }
+        self.counts[index] += 1;
+        self.sums[index] += latency.0 as u128;
+    }
+
+    #[cold]
+    fn merge(&mut self) {
+        self.shift += 1;
+        for i in 0..INTERVALS {
+            let pair = 2 * i;
+            let inside = pair < INTERVALS;
+            self.counts[i] = if inside { self.counts[pair] + self.counts[pair + 1] } else { 0 };
+            self.sums[i] = if inside { self.sums[pair] + self.sums[pair + 1] } else { 0 };
+        }
+    }
+
+    fn result(&self) -> TimingSeries {
+        let last = self.counts.iter().rposition(|n| *n > 0).map_or(0, |i| i + 1);
+        let mean = |(n, sum): (&u64, &u128)| match n {
+            0 => 0.0,
+            n => *sum as f64 / *n as f64 / 1000.0,
+        };
+        TimingSeries {
+            interval_ns: (1 << self.shift) / 1000,
+            requests: self.counts[..last].to_vec(),
+            latency_mean_ns: self.counts[..last].iter().zip(&self.sums).map(mean).collect(),
+        }
+    }
+}
+
+/// The summary of a distribution.
+pub fn summary(latencies: &mut Latencies) -> LatencySummary {
+    let (count, mean, max) =
+        (latencies.count(), latencies.mean_ns().unwrap_or(0.0), latencies.max().ns());
+    let h = latencies.histogram();
+    // A percentile is the end of a bucket, at most 0.1 % beyond the maximum.
+    let at = |percent: f64| h.value_at_quantile(percent / 100.0).min(max);
+    LatencySummary {
+        count,
+        mean_ns: mean,
+        p50_ns: at(50.0),
+        p90_ns: at(90.0),
+        p99_ns: at(99.0),
+        p99_9_ns: at(99.9),
+        p99_99_ns: at(99.99),
+        max_ns: max,
+    }
+}
