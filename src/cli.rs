@@ -1,5 +1,6 @@
 //! Arguments.
 
+pub mod device;
 mod parent_change;
 
 use std::path::PathBuf;
@@ -115,6 +116,20 @@ pub enum Trace {
 pub enum Generate {
     /// A made-up guest with mappings, DMA and parent changes.
     ParentChange(Box<ParentChange>),
+    /// A NIC that receives: 64-page descriptors, every page mapped by itself (mlx5).
+    NicMlx5(Box<device::Nic>),
+    /// The same with recycled pages (page pool).
+    NicRecycle(Box<device::Nic>),
+    /// An NVMe disk: scatter lists, PRP lists, queue pairs.
+    Nvme(Box<device::Nvme>),
+    /// A GPU or RDMA card that maps memory once, in huge pages.
+    MapOnce(Box<device::MapOnce>),
+    /// A VMM that assigns a device and boots a guest.
+    VfioBoot(Box<device::VfioBoot>),
+    /// Processes that share their address space with a device, a PASID each.
+    Sva(Box<device::Sva>),
+    /// Several tenants with one of these each.
+    Mix(Box<device::Mix>),
 }
 
 /// `ioasim trace import`.

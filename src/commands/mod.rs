@@ -28,6 +28,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Trace(Trace::Generate(Generate::ParentChange(args))) => {
             generate::parent_change(&args, cli.quiet)
         }
+        Command::Trace(Trace::Generate(kind)) => generate::device(&kind, cli.quiet),
         Command::Report(args) => report::run(&args),
         Command::Preset(args) => preset::run(&args),
         Command::Completions { shell } => {

@@ -36,7 +36,7 @@ impl std::fmt::Debug for Control<'_> {
 }
 
 impl Control<'_> {
-    fn tick(&mut self, output: &Path, done: u64, total: u64) -> Result<()> {
+    pub(super) fn tick(&mut self, output: &Path, done: u64, total: u64) -> Result<()> {
         if self.cancel.is_some_and(|c| c.load(Ordering::Relaxed)) {
             return Err(refused(output, "interrupted; nothing was written".into()));
         }
@@ -306,6 +306,6 @@ fn source_of(reader: &TraceReader) -> Result<Source> {
     Ok(Source { role: "trace".into(), path: path.display().to_string(), bytes, sha256 })
 }
 
-fn refused(path: &Path, why: String) -> Error {
+pub(super) fn refused(path: &Path, why: String) -> Error {
     Error::Import { path: path.to_owned(), why }
 }
