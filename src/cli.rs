@@ -2,6 +2,7 @@
 
 pub mod device;
 mod parent_change;
+pub mod tools;
 
 use std::path::PathBuf;
 
@@ -109,6 +110,18 @@ pub enum Trace {
     /// Make up a trace.
     #[command(subcommand)]
     Generate(Generate),
+    /// Write a trace in another program's format, or print SQL queries on it.
+    Export(tools::Export),
+    /// Cut a part out of a trace: time, devices, domains, markers.
+    Slice(tools::Slice),
+    /// Merge traces by time.
+    Merge(tools::Merge),
+    /// Make a trace of many tenants from one.
+    Replicate(tools::Replicate),
+    /// Permute addresses and drop names, keep structure.
+    Anonymize(tools::Anonymize),
+    /// Tell where two traces differ.
+    Diff(tools::Diff),
 }
 
 /// `ioasim trace generate`.
@@ -141,7 +154,7 @@ All levels:  ioasim trace import --host H --guest-ftrace G --vmm V --hypervisor-
 Joining the guest's ftrace adds its map and unmap calls; without it mappings are
 learned from DMA outputs and invalidations. docs/importing.md explains both.")]
 pub struct Import {
-    /// QEMU `log` backend output with vtd_* events.
+    /// QEMU `log` backend output with vtd_* events; or JSON lines, CSV, oracleGeneral, HyperSIO.
     #[arg(required_unless_present = "host", conflicts_with = "host")]
     pub log: Option<PathBuf>,
     /// The guest's ftrace text: iommu:map, iommu:unmap, intel_iommu:qi_submit.
@@ -162,6 +175,9 @@ pub struct Import {
     /// Damaged lines that end the import.
     #[arg(long, default_value_t = 100)]
     pub max_errors: u64,
+    /// Formats that are no logs.
+    #[command(flatten)]
+    pub foreign: tools::ForeignArgs,
 }
 
 /// `ioasim trace info`.

@@ -130,6 +130,9 @@ pub struct Nic {
     #[arg(long, value_name = "RATIO", default_value_t = NicOptions::default().acks)]
     #[arg(allow_negative_numbers = true)]
     acks: f64,
+    /// Bytes of one flow that arrive in a row [default: 64K].
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    burst: Option<u64>,
     /// Packets that raise an interrupt.
     #[arg(long, value_name = "PACKETS", default_value_t = NicOptions::default().moderation)]
     moderation: u64,
@@ -164,6 +167,7 @@ impl Nic {
             close_rate: self.close_rate,
             gbps: self.gbps,
             acks: self.acks,
+            burst: self.burst.unwrap_or(NicOptions::default().burst),
             moderation: self.moderation,
             warm_up: self.warm_up,
             recycle: self.recycle.unwrap_or(recycle),

@@ -56,7 +56,8 @@ pub fn device(kind: &Generate, quiet: bool) -> Result<()> {
         .and_then(|summary| describe(output, &summary))
 }
 
-fn with_progress(
+/// Runs with progress on stderr, and until Ctrl-C.
+pub fn with_progress(
     what: &'static str,
     quiet: bool,
     run: impl FnOnce(&mut Control<'_>) -> ioasim_traces::Result<Summary>,
@@ -77,7 +78,11 @@ fn with_progress(
 fn describe(output: &Path, summary: &Summary) -> Result<()> {
     let mut out =
         format!("{}: {} events, {} bytes\n", output.display(), summary.events, summary.file_bytes);
-    let made_up = summary.meta.import_counts.iter().filter(|(k, _)| k.starts_with("overlay_") || k.starts_with("made_up_"));
+    let made_up = summary
+        .meta
+        .import_counts
+        .iter()
+        .filter(|(k, _)| k.starts_with("overlay_") || k.starts_with("made_up_"));
     for (name, n) in made_up {
         out += &format!("  {name:<46} {n:>14}\n");
     }

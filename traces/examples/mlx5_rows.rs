@@ -37,9 +37,16 @@ fn trace(row: usize) -> DeviceTrace {
     // One boot: the sweep of ring sizes, then the sweep of flows.
     let mut history = vec![at(1500, 1024), at(4000, 1024)];
     let last = if row == 0 { 256 } else { ring };
-    history.extend([256, 512, 1024, 2048].into_iter().filter(|&r| ring == 256 || r <= last).map(|r| at(4000, r)));
+    history.extend(
+        [256, 512, 1024, 2048]
+            .into_iter()
+            .filter(|&r| ring == 256 || r <= last)
+            .map(|r| at(4000, r)),
+    );
     if ring == 256 {
-        if argument("between", 0.0) > 0.0 { history.push(at(1500, 1024)); }
+        if argument("between", 0.0) > 0.0 {
+            history.push(at(1500, 1024));
+        }
         history.push(at(4000, 256));
     }
     let nic = NicOptions {
@@ -47,10 +54,12 @@ fn trace(row: usize) -> DeviceTrace {
         acks,
         gbps,
         history,
-        close_rate: argument("close", 3.0),
-        warm_up: argument("warm", 2e6) as u64,
+        // A flow's window: its share of the rate, over a round trip (A).
+        burst: (gbps * argument("rtt", 100e3) / 8.0 / flows as f64).min(65_536.0) as u64,
+        close_rate: argument("close", 3.05),
+        warm_up: argument("warm", 4e6) as u64,
         moderation: argument("moderation", 32.0) as u64,
-        send_ns: argument("send", 2000.0) as u64,
+        send_ns: argument("send", 16e3) as u64,
         unmap_ns: argument("unmap", 700.0) as u64,
         ..NicOptions::default()
     };
@@ -99,7 +108,10 @@ fn distances(row: usize) {
     let (flows, ring, ..) = ROWS[row];
     println!(
         "{flows} flows, ring {ring}: {n} distances, mean {mean:.1}, median {}, 90 % {}, max {}, {} regions",
-        all[n / 2], all[n * 9 / 10], all[n - 1], stack.len()
+        all[n / 2],
+        all[n * 9 / 10],
+        all[n - 1],
+        stack.len()
     );
 }
 
@@ -132,9 +144,9 @@ impl Lru {
 }
 
 fn misses(row: usize) {
-    let sizes: Vec<(usize, usize, bool)> = [16, 24, 32, 48, 64, 96, 128]
+    let sizes: Vec<(usize, usize, bool)> = [8, 12, 16, 20, 24, 32, 48, 64]
         .iter()
-        .flat_map(|&a| [32, 48, 64, 96, 128].map(|b| (a, b)))
+        .flat_map(|&a| [56, 64, 72].map(|b| (a, b)))
         .flat_map(|(a, b)| [(a, b, false), (a, b, true)])
         .collect();
     let mut caches: Vec<(Lru, Lru, u64, u64)> = sizes
@@ -147,30 +159,48 @@ fn misses(row: usize) {
             time = e.time_ns;
             match e.kind {
                 Kind::Dma => {
-                    if e.flags.has(Flags::WRITE) && e.size > 64 { bytes += e.size; }
+                    if e.flags.has(Flags::WRITE) && e.size > 64 {
+                        bytes += e.size;
+                    }
                     for (c, _) in caches.iter_mut().zip(&sizes) {
                         if !c.0.hit(e.addr >> 12) {
                             c.2 += 1;
-                            if !c.1.hit(e.addr >> 21) { c.3 += 1; }
+                            if !c.1.hit(e.addr >> 21) {
+                                c.3 += 1;
+                            }
                         }
                     }
                 }
-                Kind::Invalidate => for (c, s) in caches.iter_mut().zip(&sizes) {
-                    c.0.drop(e.addr >> 12);
-                    if s.2 { c.1.drop(e.addr >> 21); }
-                },
+                Kind::Invalidate => {
+                    for (c, s) in caches.iter_mut().zip(&sizes) {
+                        c.0.drop(e.addr >> 12);
+                        if s.2 {
+                            c.1.drop(e.addr >> 21);
+                        }
+                    }
+                }
                 _ => {}
             }
             Ok(())
         })
         .expect("nothing fails here");
     let (flows, ring, _, _, want, want3) = ROWS[row];
-    println!("{flows} flows, ring {ring}: {:.1} Gb/s; paper {want} {want3}", bytes as f64 * 8.0 / time as f64);
+    println!(
+        "{flows} flows, ring {ring}: {:.1} Gb/s; paper {want} {want3}",
+        bytes as f64 * 8.0 / time as f64
+    );
     let pages = bytes as f64 / 4096.0;
     for (c, s) in caches.iter().zip(&sizes) {
         let (m, m3) = (c.2 as f64 / pages, c.3 as f64 / pages);
         let fits = |a: f64, b: f64| if (a / b - 1.0).abs() <= 0.15 { "*" } else { " " };
-        println!("  {row} iotlb {:4} l3 {:4} pwc-inv {:5}: {m:.3}{} {m3:.3}{}", s.0, s.1, s.2, fits(m, want), fits(m3, want3));
+        println!(
+            "  {row} iotlb {:4} l3 {:4} pwc-inv {:5}: {m:.3}{} {m3:.3}{}",
+            s.0,
+            s.1,
+            s.2,
+            fits(m, want),
+            fits(m3, want3)
+        );
     }
 }
 
@@ -178,6 +208,10 @@ fn main() {
     let what = std::env::args().nth(1).unwrap_or_default();
     let only = argument("row", -1.0);
     for row in (0..7).filter(|&r| only < 0.0 || r as f64 == only) {
-        if what == "misses" { misses(row) } else if row == 3 || row == 6 { distances(row) }
+        if what == "misses" {
+            misses(row)
+        } else if row == 3 || row == 6 {
+            distances(row)
+        }
     }
 }

@@ -57,8 +57,7 @@ impl DeviceTrace {
     /// # Errors
     /// What `f` returns; it ends the run.
     pub fn visit(&self, f: &mut dyn FnMut(&Event) -> Result<()>) -> Result<()> {
-        let side =
-            Side { domain: DomainId(1), requester: Requester(8), pasid: Pasid::NONE };
+        let side = Side { domain: DomainId(1), requester: Requester(8), pasid: Pasid::NONE };
         let mut device = self.device.build(&self.dma, side, self.seed);
         let mut out = Out::default();
         let mut last = 0;

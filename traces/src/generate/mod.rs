@@ -30,7 +30,7 @@ mod overlay;
 mod pace;
 mod page_migration;
 mod post_copy;
-mod range_map;
+pub(crate) mod range_map;
 mod survey;
 mod synthetic;
 mod to_file;
@@ -38,13 +38,15 @@ mod virtio_mem;
 mod workload;
 mod write_protect;
 
+pub(crate) use choose::below;
 pub use device::{
-    DeviceKind, MapOnceOptions, Member, MixOptions, NicOptions, NvmeOptions, RingSetting, SvaOptions,
-    VfioBootOptions,
+    DeviceKind, MapOnceOptions, Member, MixOptions, NicOptions, NvmeOptions, RingSetting,
+    SvaOptions, VfioBootOptions,
 };
 pub use device_file::{DeviceTrace, device_to_file};
 pub use error::OptionError;
 pub use linux::{DmaOptions, IovaDomain, Kernel, Unmap};
 pub use options::{Distribution, Options, ParentPage, Rate, Workload};
 pub use synthetic::SyntheticGuest;
+pub(crate) use to_file::source_of;
 pub use to_file::{Control, generate_to_file, overlay_to_file};

@@ -128,11 +128,8 @@ impl MapOnce {
             })
             .collect();
         let places = options.regions * (options.region / options.transfer).max(1);
-        let ranks = if options.zipf > 0.0 {
-            Zipf::new(places as f64, options.zipf).ok()
-        } else {
-            None
-        };
+        let ranks =
+            if options.zipf > 0.0 { Zipf::new(places as f64, options.zipf).ok() } else { None };
         MapOnce { rng: Pcg64::seed_from_u64(seed), options, dma, ranks, regions, now: 0.0 }
     }
 }
@@ -159,9 +156,7 @@ impl Device for MapOnce {
         let places = o.regions * per_region;
         let place = match &self.ranks {
             // Neighbours in rank are no neighbours in memory.
-            Some(zipf) => {
-                (zipf.sample(&mut self.rng) as u64).wrapping_mul(0x9e37_79b1) % places
-            }
+            Some(zipf) => (zipf.sample(&mut self.rng) as u64).wrapping_mul(0x9e37_79b1) % places,
             None => below(&mut self.rng, places),
         };
         let (iova, pages) = &self.regions[(place / per_region) as usize];
@@ -170,8 +165,7 @@ impl Device for MapOnce {
         let (mut at, end) = (start, start + o.transfer);
         while at < end {
             // A request crosses neither its own size nor a page.
-            let bytes =
-                (o.request - at % o.request).min(end - at).min(o.page - at % o.page);
+            let bytes = (o.request - at % o.request).min(end - at).min(o.page - at % o.page);
             let gpa = pages[(at / o.page) as usize] + at % o.page;
             let now = self.now as u64;
             out.events.push(self.dma.side.dma(now, right, iova + at, bytes, gpa));

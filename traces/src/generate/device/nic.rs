@@ -21,9 +21,6 @@ const BUDGET: u64 = 64;
 /// Descriptors that must be missing before new ones are posted (R:
 /// `UMR_WQE_BULK`).
 const REFILL: usize = 2;
-/// Bytes of a burst of one flow: a segmentation offload's largest packet (R:
-/// `GSO_MAX_SIZE`).
-const BURST: u64 = 65_536;
 /// Bytes of an acknowledgement with its headers.
 const ACK: u64 = 66;
 /// Entries of a send queue (R: `MLX5E_PARAMS_DEFAULT_LOG_SQ_SIZE` = 10), 64
@@ -48,7 +45,7 @@ pub struct NicOptions {
     /// the ring).
     pub history: Vec<RingSetting>,
     /// Pages of an old ring that one CPU gives back while every other takes one
-    /// for the new ring. Default 3 (A: taking one waits for the lock of the
+    /// for the new ring. Default 3.05 (A, fitted: taking one waits for the lock of the
     /// tree, giving one back mostly does not; see `docs/generating.md`).
     pub close_rate: f64,
     /// Rate at which packets arrive, Gb/s. Default 100 (R: Fast & Safe).
@@ -56,11 +53,15 @@ pub struct NicOptions {
     /// Acknowledgements per 4 KiB received. Default 0.044 (R: Fast & Safe, 5
     /// flows).
     pub acks: f64,
+    /// Bytes of one flow that arrive in a row. Default 65,536: a segmentation
+    /// offload's largest packet (R: `GSO_MAX_SIZE`); less if the congestion
+    /// window is smaller.
+    pub burst: u64,
     /// Packets after which an interrupt is raised at the latest. Default 32 (A;
     /// mlx5 adapts it).
     pub moderation: u64,
     /// Pages received, per core, before the trace begins: what mixes the
-    /// caches. Default 2,000,000 (A: about 5 s at 15 Gb/s per core).
+    /// caches. Default 4,000,000 (A: about 10 s at 13 Gb/s per core).
     pub warm_up: u64,
     /// Share of pages that stay mapped and are posted again (page pool).
     /// Default 0 for nic-mlx5 (R: Fast & Safe unmaps all), 0.95 for
@@ -72,7 +73,8 @@ pub struct NicOptions {
     pub map_ns: u64,
     /// ns to handle a packet. Default 400 (A).
     pub packet_ns: u64,
-    /// ns from an acknowledgement's map to its completion. Default 2,000 (A).
+    /// ns from an acknowledgement's map to the end of its moderation. Default
+    /// 16,000 (R: `MLX5E_PARAMS_DEFAULT_TX_CQ_MODERATION_USEC`).
     pub send_ns: u64,
 }
 
@@ -84,16 +86,17 @@ impl Default for NicOptions {
             channels: None,
             flows: 5,
             history: vec![at(1500, 1024), at(4000, 1024), at(4000, 256)],
-            close_rate: 3.0,
+            close_rate: 3.05,
             gbps: 100.0,
             acks: 0.044,
+            burst: 65_536,
             moderation: 32,
-            warm_up: 2_000_000,
+            warm_up: 4_000_000,
             recycle: 0.0,
             unmap_ns: 700,
             map_ns: 350,
             packet_ns: 400,
-            send_ns: 2000,
+            send_ns: 16_000,
         }
     }
 }
@@ -132,6 +135,9 @@ impl NicOptions {
                 return Err(limit(option, share, "from 0 to 1"));
             }
         }
+        if !(1..=1 << 30).contains(&self.burst) {
+            return Err(limit("--burst", self.burst, "1 byte to 1G"));
+        }
         if self.warm_up > 1 << 32 {
             return Err(limit("--warm-up", self.warm_up, "at most 4294967296 pages"));
         }
@@ -149,6 +155,7 @@ impl NicOptions {
             ("close_rate", self.close_rate.to_string()),
             ("rate_gbps", self.gbps.to_string()),
             ("acks_per_page", self.acks.to_string()),
+            ("burst_bytes", self.burst.to_string()),
             ("moderation_packets", self.moderation.to_string()),
             ("warm_up_pages_per_core", self.warm_up.to_string()),
             ("recycled_share", self.recycle.to_string()),
@@ -312,7 +319,7 @@ impl Nic {
             }
         }
         if self.burst == 0 {
-            self.burst = (BURST / self.packet).max(1);
+            self.burst = (self.options.burst / self.packet).max(1);
             self.flow = below(&mut self.rng, self.options.flows as u64) as usize;
         }
         self.burst -= 1;
@@ -421,11 +428,8 @@ impl Nic {
                 for _ in 0..10 {
                     core.posts.access(&self.dma, out, now, Flags::READ);
                 }
-                core.work = if core.missing > 0 {
-                    Work::Map(DESCRIPTOR_PAGES)
-                } else {
-                    Work::Refill
-                };
+                core.work =
+                    if core.missing > 0 { Work::Map(DESCRIPTOR_PAGES) } else { Work::Refill };
             }
             Work::Map(left) => {
                 core.work = Work::Map(left - 1);

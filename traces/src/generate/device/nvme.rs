@@ -41,14 +41,7 @@ pub struct NvmeOptions {
 
 impl Default for NvmeOptions {
     fn default() -> NvmeOptions {
-        NvmeOptions {
-            queues: None,
-            depth: 32,
-            block: 4096,
-            reads: 1.0,
-            contiguous: 1,
-            iops: 1e6,
-        }
+        NvmeOptions { queues: None, depth: 32, block: 4096, reads: 1.0, contiguous: 1, iops: 1e6 }
     }
 }
 

@@ -39,13 +39,7 @@ pub struct VfioBootOptions {
 
 impl Default for VfioBootOptions {
     fn default() -> VfioBootOptions {
-        VfioBootOptions {
-            memory: 4 << 30,
-            huge: 0.9,
-            remaps: 32,
-            rate: 1e6,
-            working_set: 64 << 20,
-        }
+        VfioBootOptions { memory: 4 << 30, huge: 0.9, remaps: 32, rate: 1e6, working_set: 64 << 20 }
     }
 }
 

@@ -169,12 +169,8 @@ impl Dma {
     /// Unmaps a whole range, and invalidates it now or later.
     #[inline]
     pub fn unmap(&mut self, out: &mut Out, now: u64, cpu: usize, at: u64, bytes: u64) {
-        let event = Event {
-            cpu: cpu as i32,
-            addr: at,
-            size: bytes,
-            ..self.side.event(Kind::Unmap, now)
-        };
+        let event =
+            Event { cpu: cpu as i32, addr: at, size: bytes, ..self.side.event(Kind::Unmap, now) };
         out.events.push(event);
         self.iova.tick(now);
         let (page, pages) = (at >> 12, bytes.div_ceil(4096));

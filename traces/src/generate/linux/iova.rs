@@ -83,8 +83,7 @@ impl IovaDomain {
     /// An empty domain of a PCI device that can address `bits` bits (32 to
     /// 57), used by `cpus` CPUs.
     pub fn new(kernel: Kernel, cpus: usize, bits: u32) -> IovaDomain {
-        let class =
-            Class { cpus: vec![CpuCache::default(); cpus], depot: vec![], empty: vec![] };
+        let class = Class { cpus: vec![CpuCache::default(); cpus], depot: vec![], empty: vec![] };
         let mut tree = Tree::new(1);
         // Interrupts: VT-d 3.14, reserved by every x86 IOMMU driver (R).
         tree.reserve(0xfee00, 0x100);

@@ -125,8 +125,12 @@ impl Model {
             }
         }
         for (cpus, depot) in &mut self.classes {
-            let all: Vec<u64> =
-                cpus.iter_mut().flatten().chain(depot.iter_mut()).flat_map(std::mem::take).collect();
+            let all: Vec<u64> = cpus
+                .iter_mut()
+                .flatten()
+                .chain(depot.iter_mut())
+                .flat_map(std::mem::take)
+                .collect();
             depot.clear();
             all.into_iter().for_each(|p| self.nodes.free(p));
         }
@@ -187,9 +191,17 @@ impl Model {
 /// What a script does next.
 #[derive(Clone, Debug)]
 enum Step {
-    Alloc { cpu: usize, pages: u64, times: usize },
+    Alloc {
+        cpu: usize,
+        pages: u64,
+        times: usize,
+    },
     /// From the front or the back of what is in use.
-    Free { cpu: usize, oldest: bool, times: usize },
+    Free {
+        cpu: usize,
+        oldest: bool,
+        times: usize,
+    },
     Sleep,
 }
 
