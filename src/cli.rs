@@ -1,7 +1,9 @@
 //! Arguments.
 
+pub mod device;
 mod parent_change;
 mod study;
+pub mod tools;
 
 use std::path::PathBuf;
 
@@ -121,6 +123,18 @@ pub enum Trace {
     /// Make up a trace.
     #[command(subcommand)]
     Generate(Generate),
+    /// Write a trace in another program's format, or print SQL queries on it.
+    Export(tools::Export),
+    /// Cut a part out of a trace: time, devices, domains, markers.
+    Slice(tools::Slice),
+    /// Merge traces by time.
+    Merge(tools::Merge),
+    /// Make a trace of many tenants from one.
+    Replicate(tools::Replicate),
+    /// Permute addresses and drop names, keep structure.
+    Anonymize(tools::Anonymize),
+    /// Tell where two traces differ.
+    Diff(tools::Diff),
 }
 
 /// `ioasim trace generate`.
@@ -128,6 +142,20 @@ pub enum Trace {
 pub enum Generate {
     /// A made-up guest with mappings, DMA and parent changes.
     ParentChange(Box<ParentChange>),
+    /// A NIC that receives: 64-page descriptors, every page mapped by itself (mlx5).
+    NicMlx5(Box<device::Nic>),
+    /// The same with recycled pages (page pool).
+    NicRecycle(Box<device::Nic>),
+    /// An NVMe disk: scatter lists, PRP lists, queue pairs.
+    Nvme(Box<device::Nvme>),
+    /// A GPU or RDMA card that maps memory once, in huge pages.
+    MapOnce(Box<device::MapOnce>),
+    /// A VMM that assigns a device and boots a guest.
+    VfioBoot(Box<device::VfioBoot>),
+    /// Processes that share their address space with a device, a PASID each.
+    Sva(Box<device::Sva>),
+    /// Several tenants with one of these each.
+    Mix(Box<device::Mix>),
 }
 
 /// `ioasim trace import`.
@@ -139,7 +167,7 @@ All levels:  ioasim trace import --host H --guest-ftrace G --vmm V --hypervisor-
 Joining the guest's ftrace adds its map and unmap calls; without it mappings are
 learned from DMA outputs and invalidations. docs/importing.md explains both.")]
 pub struct Import {
-    /// QEMU `log` backend output with vtd_* events.
+    /// QEMU `log` backend output with vtd_* events; or JSON lines, CSV, oracleGeneral, HyperSIO.
     #[arg(required_unless_present = "host", conflicts_with = "host")]
     pub log: Option<PathBuf>,
     /// The guest's ftrace text: iommu:map, iommu:unmap, intel_iommu:qi_submit.
@@ -160,6 +188,9 @@ pub struct Import {
     /// Damaged lines that end the import.
     #[arg(long, default_value_t = 100)]
     pub max_errors: u64,
+    /// Formats that are no logs.
+    #[command(flatten)]
+    pub foreign: tools::ForeignArgs,
 }
 
 /// `ioasim trace info`.

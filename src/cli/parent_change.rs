@@ -219,7 +219,7 @@ impl ParentChange {
 }
 
 /// Bytes: a number, or one with K, M or G (powers of 1,024).
-fn bytes(text: &str) -> Result<u64, String> {
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
         "" | "B" => 0,

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use ioasim_traces::file::Summary;
-use ioasim_traces::generate::{Control, generate_to_file, overlay_to_file};
+use ioasim_traces::generate::{Control, device_to_file, generate_to_file, overlay_to_file};
 
-use crate::cli::{Overlay, ParentChange};
+use crate::cli::{Generate, Overlay, ParentChange};
 use crate::progress::{Progress, interrupt_flag};
 use crate::{Usage, drive};
 
@@ -39,7 +39,25 @@ pub fn parent_change(args: &ParentChange, quiet: bool) -> Result<()> {
     .and_then(|summary| describe(&args.output, &summary))
 }
 
-fn with_progress(
+/// Makes up a device and its driver.
+pub fn device(kind: &Generate, quiet: bool) -> Result<()> {
+    let (trace, output) = match kind {
+        Generate::ParentChange(args) => return parent_change(args, quiet),
+        Generate::NicMlx5(args) => args.trace(0.0),
+        Generate::NicRecycle(args) => args.trace(0.95),
+        Generate::Nvme(args) => args.trace(),
+        Generate::MapOnce(args) => args.trace(),
+        Generate::VfioBoot(args) => args.trace(),
+        Generate::Sva(args) => args.trace(),
+        Generate::Mix(args) => args.trace(),
+    };
+    trace.check().map_err(|e| Usage(e.to_string()))?;
+    with_progress("generate", quiet, |control| device_to_file(&trace, output, control))
+        .and_then(|summary| describe(output, &summary))
+}
+
+/// Runs with progress on stderr, and until Ctrl-C.
+pub fn with_progress(
     what: &'static str,
     quiet: bool,
     run: impl FnOnce(&mut Control<'_>) -> ioasim_traces::Result<Summary>,
@@ -60,7 +78,11 @@ fn with_progress(
 fn describe(output: &Path, summary: &Summary) -> Result<()> {
     let mut out =
         format!("{}: {} events, {} bytes\n", output.display(), summary.events, summary.file_bytes);
-    let made_up = summary.meta.import_counts.iter().filter(|(k, _)| k.starts_with("overlay_"));
+    let made_up = summary
+        .meta
+        .import_counts
+        .iter()
+        .filter(|(k, _)| k.starts_with("overlay_") || k.starts_with("made_up_"));
     for (name, n) in made_up {
         out += &format!("  {name:<46} {n:>14}\n");
     }

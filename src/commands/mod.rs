@@ -6,6 +6,7 @@ mod preset;
 mod replay;
 mod report;
 mod study;
+mod tools;
 mod trace;
 
 use std::io::Write;
@@ -29,6 +30,13 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Trace(Trace::Generate(Generate::ParentChange(args))) => {
             generate::parent_change(&args, cli.quiet)
         }
+        Command::Trace(Trace::Export(args)) => tools::export(&args, cli.quiet),
+        Command::Trace(Trace::Slice(args)) => tools::slice(&args, cli.quiet),
+        Command::Trace(Trace::Merge(args)) => tools::merge(&args, cli.quiet),
+        Command::Trace(Trace::Replicate(args)) => tools::replicate(&args, cli.quiet),
+        Command::Trace(Trace::Anonymize(args)) => tools::anonymize(&args, cli.quiet),
+        Command::Trace(Trace::Diff(args)) => tools::diff(&args),
+        Command::Trace(Trace::Generate(kind)) => generate::device(&kind, cli.quiet),
         Command::Report(args) => report::run(&args),
         Command::Study(args) => study::run(&args, cli.quiet),
         Command::Preset(args) => preset::run(&args),

@@ -12,6 +12,9 @@ use crate::progress::{Progress, interrupt_flag};
 
 /// Imports logs; the counts that matter go to stdout, damaged lines to stderr.
 pub fn import(args: &Import, quiet: bool) -> Result<()> {
+    if let Some(done) = super::tools::import(args, quiet)? {
+        return Ok(done);
+    }
     let inputs = inputs(args);
     let mut progress: Option<Progress> = None;
     let mut show = |done: u64, total: u64| {

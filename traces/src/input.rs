@@ -6,6 +6,7 @@
 //! are copied. Memory is bounded: [`QUEUED_BLOCKS`] blocks, one line of at
 //! most [`MAX_LINE_BYTES`], and the window of the compression format.
 
+mod bytes;
 mod lines;
 mod unpack;
 
@@ -19,6 +20,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::file::Source;
 use crate::{Error, Result};
+pub use bytes::{ByteInput, open_bytes};
 use lines::Lines;
 pub use lines::{Line, MAX_LINE_BYTES};
 use unpack::{Digest, Unpacker};
@@ -109,6 +111,24 @@ impl TextInput {
             }
         }
         Ok(self.lines.take())
+    }
+
+    /// The next block, `None` at the end; not to be mixed with lines.
+    fn next_block(&mut self) -> Result<Option<Vec<u8>>> {
+        match self.blocks.as_ref().and_then(|b| b.recv().ok()).transpose() {
+            Ok(Some(block)) => {
+                self.text_bytes += block.len() as u64;
+                Ok(Some(block))
+            }
+            Ok(None) => {
+                self.blocks = None;
+                Ok(None)
+            }
+            Err(error) => {
+                self.blocks = None;
+                Err(error)
+            }
+        }
     }
 
     /// The path it was opened with.

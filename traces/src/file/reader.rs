@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ioasim_events::TraceInfo;
+use ioasim_events::{Event, TraceInfo};
 use parquet::basic::Type as Physical;
 use parquet::file::metadata::{
     ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetStatisticsPolicy,
@@ -134,6 +134,29 @@ impl TraceReader {
     /// called again, also while another stream is read.
     pub fn chunks(&self) -> ChunkStream {
         ChunkStream::start(Arc::clone(&self.shared))
+    }
+
+    /// Calls `f` with every event, in order, and with a marker's text.
+    ///
+    /// # Errors
+    /// The reader's, and what `f` returns; either ends it.
+    pub fn visit(&self, f: &mut dyn FnMut(&Event, Option<&str>) -> Result<()>) -> Result<()> {
+        let mut texts = self.markers();
+        let mut next = texts.next().transpose()?;
+        for chunk in self.chunks() {
+            let chunk = chunk?;
+            for i in 0..chunk.len() {
+                let number = chunk.first + i as u64;
+                match &next {
+                    Some((at, text)) if *at == number => {
+                        f(&chunk.event(i), Some(text))?;
+                        next = texts.next().transpose()?;
+                    }
+                    _ => f(&chunk.event(i), None)?,
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The texts of markers, in order, as (event number, text).

@@ -307,7 +307,7 @@ impl Tally {
 }
 
 /// A temporary file beside `path` with the permissions of an ordinary file.
-fn temporary(path: &Path) -> std::io::Result<NamedTempFile> {
+pub(crate) fn temporary(path: &Path) -> std::io::Result<NamedTempFile> {
     let directory = match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// A value that covers a range: where the range is cut, the upper part's
 /// value is the lower part's [`moved`](Span::moved) by the distance.
-pub(super) trait Span: Copy + PartialEq {
+pub(crate) trait Span: Copy + PartialEq {
     /// The value `by` bytes further on.
     fn moved(self, by: u64) -> Self;
 }
@@ -30,7 +30,7 @@ impl Span for () {
 /// whose values continue each other are kept as one, so that the memory used
 /// follows the fragmentation and not the bytes covered.
 #[derive(Clone, Debug)]
-pub(super) struct RangeMap<V> {
+pub(crate) struct RangeMap<V> {
     by_start: BTreeMap<u64, (u64, V)>,
 }
 

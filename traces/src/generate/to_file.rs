@@ -36,7 +36,7 @@ impl std::fmt::Debug for Control<'_> {
 }
 
 impl Control<'_> {
-    fn tick(&mut self, output: &Path, done: u64, total: u64) -> Result<()> {
+    pub(crate) fn tick(&mut self, output: &Path, done: u64, total: u64) -> Result<()> {
         if self.cancel.is_some_and(|c| c.load(Ordering::Relaxed)) {
             return Err(refused(output, "interrupted; nothing was written".into()));
         }
@@ -58,24 +58,7 @@ impl Input<'_> {
     fn visit(&self, f: &mut Sink<'_>) -> Result<()> {
         match self {
             Input::Guest(guest) => guest.visit(&mut |e| f(e, None)),
-            Input::Trace(reader) => {
-                let mut texts = reader.markers();
-                let mut next = texts.next().transpose()?;
-                for chunk in reader.chunks() {
-                    let chunk = chunk?;
-                    for i in 0..chunk.len() {
-                        let number = chunk.first + i as u64;
-                        match &next {
-                            Some((at, text)) if *at == number => {
-                                f(&chunk.event(i), Some(text))?;
-                                next = texts.next().transpose()?;
-                            }
-                            _ => f(&chunk.event(i), None)?,
-                        }
-                    }
-                }
-                Ok(())
-            }
+            Input::Trace(reader) => reader.visit(f),
         }
     }
 
@@ -283,7 +266,7 @@ fn remarks(
 }
 
 /// Name and checksum of the trace that an overlay was laid on.
-fn source_of(reader: &TraceReader) -> Result<Source> {
+pub(crate) fn source_of(reader: &TraceReader) -> Result<Source> {
     let path = reader.path();
     let mut sha = Sha256::new();
     let mut bytes = 0;
@@ -306,6 +289,6 @@ fn source_of(reader: &TraceReader) -> Result<Source> {
     Ok(Source { role: "trace".into(), path: path.display().to_string(), bytes, sha256 })
 }
 
-fn refused(path: &Path, why: String) -> Error {
+pub(super) fn refused(path: &Path, why: String) -> Error {
     Error::Import { path: path.to_owned(), why }
 }

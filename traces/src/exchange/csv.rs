@@ -1,0 +1,249 @@
+//! Comma-separated values with named columns.
+//!
+//! Written with all columns of the native file. Read with any of them, in any
+//! order, and under some other names; a file without a column `kind` holds
+//! accesses alone.
+
+use ioasim_events::{DomainId, Event, Flags, Kind, Pasid, Requester};
+
+use super::output::Output;
+use super::{Encoder, json_lines, refuse};
+use crate::Result;
+
+/// Columns as they are written.
+const COLUMNS: [&str; 12] = [
+    "time_ns",
+    "kind",
+    "flags",
+    "cpu",
+    "domain",
+    "requester",
+    "pasid",
+    "addr",
+    "size",
+    "out",
+    "aux",
+    "text",
+];
+
+/// What a column means, and the names that are understood.
+const NAMES: [(Column, &[&str]); 14] = [
+    (Column::TimeNs, &["time_ns", "time", "timestamp", "ts", "timestamp_ns"]),
+    (Column::TimeS, &["time_s", "timestamp_s", "clock_time", "seconds"]),
+    (Column::Kind, &["kind", "event"]),
+    (Column::Flags, &["flags"]),
+    (Column::Cpu, &["cpu"]),
+    (Column::Domain, &["domain", "did", "domain_id", "asid"]),
+    (Column::Requester, &["requester", "device", "bdf", "sid", "rid", "requester_id"]),
+    (Column::Pasid, &["pasid"]),
+    (Column::Addr, &["addr", "address", "iova", "dma_addr", "obj_id"]),
+    (Column::Size, &["size", "length", "len", "bytes", "obj_size"]),
+    (Column::Out, &["out", "output", "gpa", "paddr", "phys"]),
+    (Column::Aux, &["aux", "hpa"]),
+    (Column::Text, &["text", "marker"]),
+    (Column::Op, &["op", "rw", "direction", "dir", "type"]),
+];
+
+/// A column's meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Column {
+    TimeNs,
+    TimeS,
+    Kind,
+    Flags,
+    Cpu,
+    Domain,
+    Requester,
+    Pasid,
+    Addr,
+    Size,
+    Out,
+    Aux,
+    Text,
+    /// Direction of an access.
+    Op,
+}
+
+/// Writes them.
+#[derive(Debug)]
+pub(super) struct Writer {
+    csv: csv::Writer<Vec<u8>>,
+}
+
+impl Writer {
+    pub fn new() -> Writer {
+        Writer { csv: csv::Writer::from_writer(Vec::new()) }
+    }
+
+    /// Hands over what was written when there is much of it.
+    fn drain(&mut self, out: &mut Output, least: usize) -> Result<()> {
+        if self.csv.get_ref().len() < least {
+            return Ok(());
+        }
+        let csv = std::mem::replace(&mut self.csv, csv::Writer::from_writer(Vec::new()));
+        let bytes = csv.into_inner().map_err(|e| refuse(out.path(), e.to_string()))?;
+        out.put(&bytes)
+    }
+}
+
+impl Encoder for Writer {
+    fn begin(&mut self, out: &mut Output) -> Result<()> {
+        self.csv.write_record(COLUMNS).map_err(|e| refuse(out.path(), e.to_string()))
+    }
+
+    fn event(&mut self, e: &Event, text: Option<&str>, out: &mut Output) -> Result<()> {
+        // An empty field is the column's empty value.
+        let known = |value: u32, none: u32| {
+            if value == none { String::new() } else { value.to_string() }
+        };
+        let fields = [
+            e.time_ns.to_string(),
+            e.kind.name().to_string(),
+            e.flags.0.to_string(),
+            e.cpu.to_string(),
+            known(e.domain.0, DomainId::NONE.0),
+            known(e.requester.0, Requester::NONE.0),
+            known(e.pasid.0, Pasid::NONE.0),
+            e.addr.to_string(),
+            e.size.to_string(),
+            e.out.to_string(),
+            e.aux.to_string(),
+        ];
+        // A marker without a text is not one with an empty text.
+        let text = text.map(|t| format!("={t}")).unwrap_or_default();
+        let all = fields.iter().map(String::as_str).chain([&*text]);
+        self.csv.write_record(all).map_err(|e| refuse(out.path(), e.to_string()))?;
+        self.drain(out, 1 << 16)
+    }
+
+    fn end(&mut self, out: &mut Output) -> Result<Option<u64>> {
+        self.drain(out, 0)?;
+        Ok(None)
+    }
+}
+
+/// The meaning of a file's columns.
+#[derive(Debug)]
+pub(super) struct Columns {
+    all: Vec<Option<Column>>,
+    /// There is no column `kind`: every row is an access.
+    pub accesses_only: bool,
+}
+
+impl Columns {
+    /// Understands a header.
+    ///
+    /// # Errors
+    /// One sentence if there is no address, or two columns mean the same.
+    pub fn of(header: &csv::ByteRecord) -> Result<Columns, String> {
+        let all: Vec<Option<Column>> = header
+            .iter()
+            .map(|field| {
+                let name = String::from_utf8_lossy(field).trim().to_ascii_lowercase();
+                NAMES.iter().find(|n| n.1.contains(&&*name)).map(|n| n.0)
+            })
+            .collect();
+        for (i, column) in all.iter().enumerate() {
+            if column.is_some() && all[..i].contains(column) {
+                let name = String::from_utf8_lossy(&header[i]).into_owned();
+                return Err(format!("two columns mean what \"{name}\" does; rename one of them"));
+            }
+        }
+        let accesses_only = !all.contains(&Some(Column::Kind));
+        if !all.contains(&Some(Column::Addr)) {
+            let why = "no column is an address; name one addr, address or iova";
+            return Err(why.into());
+        }
+        Ok(Columns { all, accesses_only })
+    }
+
+    /// A row as an event and its text. Accesses alone have domain 1 and device
+    /// 00:01.0 where no column tells.
+    ///
+    /// # Errors
+    /// One sentence that names the column.
+    pub fn event(&self, row: &csv::ByteRecord) -> Result<(Event, Option<String>), String> {
+        let mut e = Event::new(Kind::Dma);
+        if self.accesses_only {
+            (e.domain, e.requester) = (DomainId(1), Requester(8));
+        }
+        let mut text = None;
+        for (column, field) in self.all.iter().zip(row) {
+            let Some(column) = column else { continue };
+            if field.is_empty() {
+                continue;
+            }
+            let field = std::str::from_utf8(field).map_err(|_| "a field is not UTF-8")?.trim();
+            let named = |why: String| format!("column {column:?}: {why}");
+            let int = || number(field).map_err(named);
+            let int32 = || int().and_then(|n| u32::try_from(n).map_err(|e| named(e.to_string())));
+            match column {
+                Column::TimeNs => e.time_ns = int()?,
+                Column::TimeS => {
+                    let s: f64 = field.parse().map_err(|_| named("no number of s".into()))?;
+                    if !(0.0..9e9).contains(&s) {
+                        return Err(named("not between 0 and 9e9 s".into()));
+                    }
+                    e.time_ns = (s * 1e9) as u64;
+                }
+                Column::Kind => e.kind = json_lines::kind(field)?,
+                Column::Flags => e.flags = e.flags.with(Flags(int32()?)),
+                Column::Cpu => {
+                    e.cpu = field.parse().map_err(|_| named("no number".to_string()))?;
+                }
+                Column::Domain => e.domain = DomainId(int32()?),
+                Column::Requester => e.requester = Requester(requester(field).map_err(named)?),
+                Column::Pasid => e.pasid = Pasid(int32()?),
+                Column::Addr => e.addr = int()?,
+                Column::Size => e.size = int()?,
+                Column::Out => {
+                    e.out = int()?;
+                    if self.accesses_only {
+                        e.flags = e.flags.with(Flags::OUT_KNOWN);
+                    }
+                }
+                Column::Aux => e.aux = int()?,
+                Column::Text => {
+                    text = Some(field.strip_prefix('=').unwrap_or(field).to_string());
+                }
+                Column::Op => match field.to_ascii_lowercase().as_str() {
+                    "r" | "read" | "to_device" | "get" => e.flags = e.flags.with(Flags::READ),
+                    "w" | "write" | "from_device" | "set" => e.flags = e.flags.with(Flags::WRITE),
+                    // Unknown directions are an honest answer.
+                    _ => {}
+                },
+            }
+        }
+        Ok((e, text))
+    }
+}
+
+/// A whole number, decimal or `0x...`.
+fn number(text: &str) -> Result<u64, String> {
+    let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|_| {
+        let short: String = text.chars().take(40).collect();
+        format!("\"{short}\" is no whole number of 64 bits (decimal, or hexadecimal with 0x)")
+    })
+}
+
+/// A requester id: a number, or `[DDDD:]BB:DD.F`.
+pub fn requester(text: &str) -> Result<u32, String> {
+    let parts: Vec<&str> = text.split([':', '.']).collect();
+    let hex = |s: &str| u32::from_str_radix(s, 16).ok();
+    let ids = match *parts {
+        [bus, device, function] => Some((hex(bus), hex(device), hex(function))),
+        [_, bus, device, function] => Some((hex(bus), hex(device), hex(function))),
+        _ => None,
+    };
+    match ids {
+        Some((Some(bus @ 0..256), Some(device @ 0..32), Some(function @ 0..8))) => {
+            Ok(bus << 8 | device << 3 | function)
+        }
+        Some(_) => Err(format!("\"{text}\" is no requester id; write it as BB:DD.F")),
+        None => u32::try_from(number(text)?).map_err(|e| e.to_string()),
+    }
+}
