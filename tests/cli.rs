@@ -29,6 +29,13 @@ fn the_sample_compares_on_a_bare_clone() {
 }
 
 #[test]
+fn studies_are_listed_and_unknown_ones_are_usage_errors() {
+    let out = succeeds(ioasim().args(["study", "list"]));
+    assert!(out.starts_with("parent-change "), "{out}");
+    ioasim().args(["study", "no-such-study"]).assert().code(2);
+}
+
+#[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let dir = Scratch::new();
     for threads in ["1", "2", "8"] {

@@ -9,11 +9,20 @@ use crate::table::{FANOUT, entry_span};
 #[derive(Clone, Debug)]
 struct Block {
     size: PageSize,
-    live: u16,
     /// First GPA.
     base: u64,
-    /// Heads with entries: a 2 MiB change looks at one line, not at 512 heads.
-    used: [u64; FANOUT / 64],
+}
+
+/// Heads of a block that have entries, in one line: a 2 MiB change looks at
+/// it and not at 512 heads.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(64))]
+struct Used([u64; FANOUT / 64]);
+
+impl Used {
+    fn any(&self) -> bool {
+        self.0.iter().any(|word| *word != 0)
+    }
 }
 
 const NONE: u32 = u32::MAX;
@@ -24,6 +33,7 @@ const NEAR: u64 = key(PageSize::Size4K, 1 << 38);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Heads {
     blocks: Vec<Block>,
+    used: Vec<Used>,
     free: Vec<u32>,
     /// Blocks that may be freed.
     emptied: Vec<u32>,
@@ -71,7 +81,7 @@ impl Heads {
         if let Some(block) = self.by_key.get(&key) {
             return *block;
         }
-        let new = Block { size, live: 0, base: gpa & !(span(size) - 1), used: [0; FANOUT / 64] };
+        let new = Block { size, base: gpa & !(span(size) - 1) };
         let block = match self.free.pop() {
             Some(block) => {
                 self.blocks[block as usize] = new;
@@ -79,6 +89,7 @@ impl Heads {
             }
             None => {
                 self.blocks.push(new);
+                self.used.push(Used::default());
                 self.blocks.len() as u32 - 1
             }
         };
@@ -95,17 +106,14 @@ impl Heads {
     /// Reads what [`Heads::used`] will write; see [`super::lists::Lists::touch`].
     #[inline]
     pub fn touch(&self, head: u32) -> u32 {
-        let block = &self.blocks[head as usize / FANOUT];
-        block.used[head as usize % FANOUT / 64] as u32 ^ u32::from(block.live)
+        self.used[head as usize / FANOUT].0[head as usize % FANOUT / 64] as u32
     }
 
     /// A head got its first entry.
     #[inline]
     pub fn used(&mut self, head: u32) {
-        let block = &mut self.blocks[head as usize / FANOUT];
         let i = head as usize % FANOUT;
-        block.used[i / 64] |= 1 << (i % 64);
-        block.live += 1;
+        self.used[head as usize / FANOUT].0[i / 64] |= 1 << (i % 64);
     }
 
     /// A head lost its last entry; its block goes with its last head, at the
@@ -113,11 +121,9 @@ impl Heads {
     #[inline]
     pub fn unused(&mut self, head: u32) {
         let number = head as usize / FANOUT;
-        let block = &mut self.blocks[number];
         let i = head as usize % FANOUT;
-        block.used[i / 64] &= !(1 << (i % 64));
-        block.live -= 1;
-        if block.live == 0 {
+        self.used[number].0[i / 64] &= !(1 << (i % 64));
+        if !self.used[number].any() {
             self.emptied.push(number as u32);
         }
     }
@@ -126,7 +132,7 @@ impl Heads {
     #[inline]
     pub fn sweep(&mut self) {
         while let Some(number) = self.emptied.pop() {
-            if self.blocks[number as usize].live == 0 {
+            if !self.used[number as usize].any() {
                 self.free_block(number as usize);
             }
         }
@@ -167,7 +173,7 @@ impl Heads {
                 for (number, block) in self.blocks.iter().enumerate() {
                     *lines += 1;
                     let inside = block.base < end && start < block.base + span(size);
-                    if block.live > 0 && block.size == size && inside {
+                    if self.used[number].any() && block.size == size && inside {
                         self.visit_block(number as u32, start, end, lines, &mut f);
                     }
                 }
@@ -196,7 +202,7 @@ impl Heads {
         let first = (start.max(block.base) - block.base) >> shift;
         let last = (end.min(block.base + span(block.size)) - 1 - block.base) >> shift;
         for word in first / 64..=last / 64 {
-            let mut bits = block.used[word as usize];
+            let mut bits = self.used[number as usize].0[word as usize];
             if word == first / 64 {
                 bits &= u64::MAX << (first % 64);
             }

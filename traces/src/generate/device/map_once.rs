@@ -59,14 +59,14 @@ impl MapOnceOptions {
         if ![4096, 2 << 20, 1 << 30].contains(&self.page) {
             return Err(limit("--page", self.page, "4K, 2M or 1G"));
         }
-        if !(self.page..=1 << 40).contains(&self.region) || self.region % self.page != 0 {
+        if !(self.page..=1 << 40).contains(&self.region) || !self.region.is_multiple_of(self.page) {
             return Err(limit("--region", self.region, "a multiple of --page, at most 1024G"));
         }
         let pieces = self.regions.saturating_mul(self.region / self.page);
         if self.regions == 0 || pieces > 1 << 24 {
             return Err(limit("--regions", self.regions, "at least 1, and at most 16777216 pages"));
         }
-        if !(64..=self.region).contains(&self.transfer) || self.transfer % 64 != 0 {
+        if !(64..=self.region).contains(&self.transfer) || !self.transfer.is_multiple_of(64) {
             return Err(limit("--transfer", self.transfer, "64 bytes to --region, in steps of 64"));
         }
         if !(64..=1 << 20).contains(&self.request) {

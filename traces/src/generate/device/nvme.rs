@@ -54,7 +54,7 @@ impl NvmeOptions {
         if !(1..=1023).contains(&self.depth) {
             return Err(limit("--depth", self.depth, "1 to 1023 commands (NVME_Q_DEPTH)"));
         }
-        if !(512..=4 << 20).contains(&self.block) || self.block % 512 != 0 {
+        if !(512..=4 << 20).contains(&self.block) || !self.block.is_multiple_of(512) {
             return Err(limit("--block", self.block, "512 bytes to 4M, a multiple of 512"));
         }
         if !(0.0..=1.0).contains(&self.reads) {

@@ -45,7 +45,7 @@ impl Default for VfioBootOptions {
 
 impl VfioBootOptions {
     pub(super) fn check(&self) -> Result<(), OptionError> {
-        if !(16 << 20..=1 << 42).contains(&self.memory) || self.memory % (2 << 20) != 0 {
+        if !(16 << 20..=1 << 42).contains(&self.memory) || !self.memory.is_multiple_of(2 << 20) {
             return Err(limit("--memory", self.memory, "16M to 4096G, a multiple of 2M"));
         }
         if !(0.0..=1.0).contains(&self.huge) {
