@@ -413,13 +413,13 @@ fn the_documented_examples() {
     assert_eq!([2, 4, 6, 2].map(|p| h.request(p))[3], Some(Capacity));
 
     // QEMU drops page 0x110 when page 0x10 is invalidated.
-    let mut h = Hand(Iotlb::new(FlushWhenFullStore::new(16, true)));
+    let mut h = Hand(Iotlb::new(FlushWhenFullStore::new(16, PageMatch::Low8)));
     h.request(0x110);
     h.invalidate(0x10);
     assert_eq!(h.request(0x110), Some(Invalidation));
 
     // Emptied by the insertion that finds it full.
-    let mut h = Hand(Iotlb::new(FlushWhenFullStore::new(2, true)));
+    let mut h = Hand(Iotlb::new(FlushWhenFullStore::new(2, PageMatch::Low8)));
     assert_eq!([1, 2, 3, 2].map(|p| h.request(p))[3], Some(Capacity));
 
     // Right missing: the entry is there, but no cache could have answered.

@@ -128,7 +128,7 @@ fn peak_memory() {
     // An SMMU's log with a new page, address space and stream every time, and
     // the ftrace of another run that ends early.
     let hostile = Made::new(|n, line: &mut Vec<u8>| {
-        let (id, page) = (n / 3 & 0xffff, n / 3 << 12 & 0xffff_ffff_f000);
+        let (id, page) = ((n / 3) & 0xffff, (n / 3) << 12 & 0xffff_ffff_f000);
         let text = match n % 3 {
             0 => format!("smmu_iotlb_lookup_miss IOTLB cache MISS asid={id} addr={page:#x}"),
             1 => format!(
