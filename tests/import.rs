@@ -146,3 +146,41 @@ fn ctrl_c_leaves_nothing_behind() {
     assert_eq!(status.code(), Some(130));
     assert_eq!(dir.names(), ["long.zst"], "a temporary file was left");
 }
+
+/// The recordings of the other vendors' IOMMUs verify under their presets,
+/// alone and joined with the guest's ftrace.
+#[test]
+fn amdvi_and_smmuv3_logs_verify() {
+    let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("traces/tests/fixtures");
+    for (name, preset) in
+        [("amd-nvme-randread4k-strict", "qemu-amdvi-7.2"), ("smmu-nvme-strict", "qemu-smmuv3-7.2")]
+    {
+        for joined in [false, true] {
+            let dir = Scratch::new();
+            let trace = dir.path("t.parquet");
+            let mut command = ioasim();
+            command.args(["trace", "import", "-o"]).arg(&trace);
+            command.arg(fixtures.join(format!("{name}.qemu.log.zst")));
+            if joined {
+                command.arg("--guest-ftrace").arg(fixtures.join(format!("{name}.ftrace.txt.zst")));
+            }
+            succeeds(&mut command);
+            let mut replay = ioasim();
+            replay.args(["replay", "-c", preset, "--verify", "--json", "-"]).arg(&trace);
+            let result = json(&succeeds(&mut replay));
+            let run = &result["runs"][0];
+            let verify = &run["verify"];
+            assert_eq!(verify["hit_labels"], run["counters"]["dma"]["requests"], "{name}");
+            assert_eq!(verify["hit_label_mismatches"], 0, "{name} {verify}");
+            assert_eq!(verify["target_mismatches"], 0, "{name} {verify}");
+            assert_eq!(verify["stale_legal"], 0, "{name} {verify}");
+            let misses = &run["counters"]["iotlb"]["misses"];
+            if preset == "qemu-smmuv3-7.2" {
+                // The log ends within its last request.
+                let open = misses.as_u64().unwrap() - verify["walk_reads"].as_u64().unwrap();
+                assert!(open <= 1, "{verify}");
+            }
+            assert_eq!(verify["walk_read_mismatches"], 0, "{name} {verify}");
+        }
+    }
+}

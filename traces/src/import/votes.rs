@@ -50,6 +50,8 @@ const ONSETS: [(i64, usize); 3] = [(50_000, 10), (200_000, 20), (1_000_000, 20)]
 /// Causes in a row without an effect, where there were as many effects,
 /// after which the join begins anew.
 const LOST: u32 = 2048;
+/// Effects kept at most, 6 MiB.
+const MAX_FIRST: usize = 1 << 18;
 /// Pages whose last output is remembered.
 const MAX_PAGES: usize = 1 << 17;
 /// Effects are kept this long, 1 s.
@@ -198,6 +200,17 @@ impl Votes {
                 self.first.clear();
                 self.second.clear();
                 return Needs { first: false, second: !self.second_ended };
+            }
+            if self.second.is_empty() && self.second_ended {
+                // Behind the ftrace's end there are no causes.
+                self.first.clear();
+                self.seams.clear();
+                return Needs { first: !self.first_ended, second: false };
+            }
+            while self.first.len() > MAX_FIRST {
+                if self.first.pop_front().is_some_and(|t| t.hash == SEAM) {
+                    self.seams.pop_front();
+                }
             }
             let needs = if self.offset.is_some() { self.follow() } else { self.begin() };
             if let Some(needs) = needs {
