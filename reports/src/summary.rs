@@ -81,14 +81,19 @@ pub(crate) fn findings(document: &Document) -> Vec<Finding> {
     }
     out.push(finding("Work for the VMM.", vmm(&runs)));
     out.push(finding("Faults.", faults(document, &runs)));
-    out.push(finding(
-        "What this does not say.",
-        "The replay is functional: it counts events and simulates no time. Which \
-         configuration is faster depends on what a table read, a trap and a shadow change \
-         cost on a given machine."
-            .into(),
-    ));
+    let no_time = "The replay is functional: it counts events and simulates no time. Which \
+                   configuration is faster depends on what a table read, a trap and a shadow \
+                   change cost on a given machine.";
+    let time = "Times are simulated from constants, some of which are assumptions; none was \
+                recorded. Which configuration is faster on a given machine depends on that \
+                machine's constants.";
+    let limits = if simulates_time(&runs) { time } else { no_time };
+    out.push(finding("What this does not say.", limits.into()));
     out
+}
+
+fn simulates_time(runs: &[Named<'_>]) -> bool {
+    runs.iter().any(|r| r.run.timing.is_some())
 }
 
 fn hits(runs: &[Named<'_>]) -> String {
@@ -419,10 +424,13 @@ pub(crate) fn brief(document: &Document) -> Vec<String> {
             None => format!("{} {}", short_name(&r.name), thousands(r.m.faults)),
         })
         .collect();
-    out.push(if faulty.is_empty() {
-        "No faults. Events are counted; no time is simulated.".into()
-    } else {
-        format!("Faults: {}. Events are counted; no time is simulated.", faulty.join("; "))
-    });
+    let mut line = match faulty.as_slice() {
+        [] => "No faults.".to_owned(),
+        faulty => format!("Faults: {}.", faulty.join("; ")),
+    };
+    if !simulates_time(&runs) {
+        line += " Events are counted; no time is simulated.";
+    }
+    out.push(line);
     out
 }
