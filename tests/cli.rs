@@ -50,9 +50,15 @@ fn results_do_not_depend_on_the_number_of_threads() {
     }
 }
 
+/// False for presets that claim to be a machine that did not make the sample.
+fn not_of_another_machine(preset: &&str) -> bool {
+    !["qemu-amdvi-7.2", "qemu-smmuv3-7.2"].contains(preset)
+}
+
 #[test]
 fn the_sample_verifies_under_every_preset() {
-    for preset in ioasim_sim::config::preset_names() {
+    // The sample's labels are those of QEMU's VT-d.
+    for preset in ioasim_sim::config::preset_names().filter(not_of_another_machine) {
         let out =
             succeeds(ioasim().args(["replay", "sample", "-c", preset, "--verify", "--json", "-"]));
         let run = &json(&out)["runs"][0];

@@ -94,7 +94,16 @@ fn the_schema_names_exactly_the_written_keys() {
     compare_keys(&root, &root, &value, "$", &mut optional);
     optional.sort();
     optional.dedup();
-    assert_eq!(optional, ["$.runs.exposure", "$.runs.verify", "$.version.git"]);
+    assert_eq!(
+        optional,
+        [
+            "$.runs.exposure",
+            "$.runs.verify",
+            "$.runs.verify.walk_read_mismatches",
+            "$.runs.verify.walk_reads",
+            "$.version.git"
+        ]
+    );
 }
 
 #[test]

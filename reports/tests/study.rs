@@ -89,7 +89,7 @@ fn the_page_is_whole_and_escapes_names() {
     write(folder.path(), &study()).unwrap();
     let page = std::fs::read_to_string(folder.path().join("index.html")).unwrap();
     assert!(page.contains("&lt;script&gt;alert"), "escaped");
-    assert!(!page.contains("<script>alert") && !page.contains("NaN") && !page.contains(">inf"));
+    assert!(!page.contains("<script>alert") && !page.contains(">NaN") && !page.contains(">inf"));
     assert_eq!(page.matches("<figure").count(), 5, "entries twice, overlap, map path, memory");
     assert!(
         !page.contains("http://")

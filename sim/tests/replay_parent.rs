@@ -337,7 +337,12 @@ fn an_unmap_of_the_child_leaves_nothing_to_mend() {
         let c = result.counters.parent;
         assert!(verify.passed(), "{policy}: {verify:#?}");
         assert_eq!((c.mends, c.hardware_invalidations), (0, 0), "{policy}");
-        let examined = if policy == "scan" { 63 } else { 0 };
+        let examined = match policy {
+            "scan" => 63,
+            // Its log forgets what is gone when it meets it.
+            "rmap-linked" => 1,
+            _ => 0,
+        };
         assert_eq!(c.entries_examined, examined, "{policy}");
     }
 }
