@@ -32,7 +32,8 @@ fn the_sample_compares_on_a_bare_clone() {
 fn studies_are_listed_and_unknown_ones_are_usage_errors() {
     let out = succeeds(ioasim().args(["study", "list"]));
     assert!(out.starts_with("parent-change "), "{out}");
-    ioasim().args(["study", "no-such-study"]).assert().code(2);
+    let wrong = ioasim().args(["study", "no-such-study"]).output().unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
 }
 
 #[test]
