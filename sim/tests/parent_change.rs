@@ -80,6 +80,20 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// Changes that go through a log, and few that empty it.
+fn small() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        60 => (0..3u32, page(), page(), 1..4u64)
+            .prop_map(|(child, iova, gpa, pages)| Op::Map { child, iova, gpa, pages }),
+        40 => (0..3u32, page(), 1..4u64)
+            .prop_map(|(child, iova, pages)| Op::Unmap { child, iova, pages }),
+        1 => (0..3u32, page(), page())
+            .prop_map(|(child, iova, gpa)| Op::Map { child, iova, gpa, pages: 1024 }),
+        1 => (0..3u32).prop_map(|child| Op::Clear { child }),
+        2 => (page(), length()).prop_map(|(gpa, pages)| Op::Changed { gpa, pages }),
+    ]
+}
+
 fn run(kind: Kind, ops: &[Op]) {
     let mut policy = Policy::of_kind(kind);
     let mut pages = Pages::default();
@@ -122,6 +136,14 @@ proptest! {
     #[test]
     fn each_index_finds_exactly_what_leads_into_a_range(ops in vec(op(), 1..24)) {
         for kind in [Kind::Rmap, Kind::RmapInterval, Kind::RmapLinked] {
+            run(kind, &ops);
+        }
+    }
+
+    /// More small changes between two parent changes than any log holds.
+    #[test]
+    fn a_full_log_loses_nothing(ops in vec(small(), 40..160)) {
+        for kind in [Kind::Rmap, Kind::RmapLinked] {
             run(kind, &ops);
         }
     }

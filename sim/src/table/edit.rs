@@ -1,6 +1,8 @@
 //! Changing a radix table.
 
-use super::{Entry, FANOUT, NodeId, Placement, Prune, PteWriteKind, RadixTable, entry_span, index};
+use super::{
+    Entry, FANOUT, Lowest, NodeId, Placement, Prune, PteWriteKind, RadixTable, entry_span, index,
+};
 use crate::events::{PAGE_MASK, PAGE_SIZE, PageSize, Perm};
 
 /// Why a change is refused.
@@ -163,6 +165,20 @@ impl RadixTable {
             return 0;
         }
         let (addr, end) = (addr & !PAGE_MASK, end.next_multiple_of(PAGE_SIZE));
+        if end - addr == PAGE_SIZE
+            && let Lowest::Node(node) = self.lowest(addr)
+            && self.meta[node.0 as usize].live > 1
+        {
+            // One page, and no node goes with it.
+            let slot = node.0 as usize * FANOUT + index(0, addr);
+            if !self.entries[slot].is_present() {
+                return 0;
+            }
+            self.clear(node, slot);
+            place.wrote(0, addr, PteWriteKind::Value);
+            self.leaves -= 1;
+            return PAGE_SIZE;
+        }
         self.unmap_node(Self::ROOT, self.levels - 1, 0, addr, end, place)
     }
 
