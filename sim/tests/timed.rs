@@ -4,11 +4,12 @@
 mod queueing;
 
 use ioasim_sim::config::{Config, Layer, resolve};
-use ioasim_sim::events::{Chunk, DomainId, Event, Flags, Kind, Requester, Scope, TraceInfo};
+use ioasim_sim::events::{Chunk, DomainId, Event, Flags, Kind, Pasid, Requester, Scope, TraceInfo};
 use ioasim_sim::replay::Replay;
 use ioasim_sim::results::RunResult;
 use ioasim_sim::results::timing::TimingResult;
 use ioasim_sim::time::{Ps, Uniform};
+use proptest::prelude::*;
 use queueing::{crommelin, mean_and_error};
 
 const BASE: u64 = 0x1_0000_0000;
@@ -388,4 +389,44 @@ fn a_device_tlb_keeps_requests_from_the_iommu() {
     assert_eq!((t.device_tlb.hits, t.device_tlb.misses, t.device_tlb.invalidated), (792, 9, 1));
     assert_eq!(result.counters.dma.requests, 9);
     assert_eq!(t.checks.requests_done, 801);
+}
+
+fn wild_event() -> impl Strategy<Value = Event> {
+    let edge = || proptest::sample::select(vec![0, 1, 2, 3, u32::MAX - 1, u32::MAX]);
+    let wide = || prop_oneof![3 => 0u64..1 << 18, 1 => any::<u64>()];
+    let kind = proptest::sample::select(Kind::ALL.to_vec());
+    let small = prop_oneof![5 => 0u64..1 << 16, 1 => (0u64..24).prop_map(|s| 1 << s)];
+    let cpu = prop_oneof![4 => -1i32..3, 1 => any::<i32>()];
+    (kind, (edge(), edge(), edge()), (wide(), small, wide()), any::<u32>(), cpu, wide()).prop_map(
+        |(kind, (domain, requester, pasid), (addr, size, time_ns), flags, cpu, out)| Event {
+            time_ns,
+            flags: Flags(flags),
+            cpu,
+            domain: DomainId(domain),
+            requester: Requester(requester),
+            pasid: Pasid(pasid),
+            addr,
+            size: if kind == Kind::Dma { time_ns } else { size },
+            out,
+            ..Event::new(kind)
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() })]
+
+    /// Nothing that a trace can say stops simulated time or spoils its books.
+    #[test]
+    fn wild_events_end(events in prop::collection::vec(wild_event(), 1..80)) {
+        for preset in ["passthrough", "hw-nested", "sw-nested-map", "sw-nested-invalidate", "sw-nested-demand"] {
+            for settings in [
+                ["time.mode=open-loop", "time.ats.entries=0"],
+                ["time.mode=open-loop", "time.ats.entries=4"],
+                ["time.mode=closed-loop", "time.ats.entries=4"],
+            ] {
+                timed(&config(preset, &settings), &events);
+            }
+        }
+    }
 }

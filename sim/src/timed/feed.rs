@@ -29,13 +29,15 @@ struct Source {
 
 /// Sources remembered, so that a request costs one comparison.
 const MEMO: usize = 2048;
-/// The VMM's own thread among the vCPUs.
+/// Latest arrival: 53 days. Damaged recordings have later ones.
+const LATEST: Ps = Ps(1 << 62);
+/// The VMM's own thread among the vCPUs; others are not negative.
 const HOST: i32 = i32::MIN;
 
 /// Names of devices, spaces and vCPUs, and the device TLBs.
 pub(super) struct Feed {
     config: FeedConfig,
-    memo: Vec<Source>,
+    memo: Vec<Option<Source>>,
     devices: FxHashMap<i32, u32>,
     device_ids: Vec<Requester>,
     /// By domain, or by requester where no domain is known.
@@ -66,7 +68,6 @@ struct FeedConfig {
 impl Feed {
     pub fn new(config: &Config) -> Feed {
         let t = &config.time;
-        let nobody = Source { requester: -2, pasid: 0, domain: 0, device: 0, space: 0 };
         Feed {
             config: FeedConfig {
                 ats: t.ats.clone(),
@@ -80,7 +81,7 @@ impl Feed {
                 calls: config.nesting == Nesting::Software
                     && config.sync.policy == sync::Kind::MapUnmap,
             },
-            memo: vec![nobody; MEMO],
+            memo: vec![None; MEMO],
             devices: FxHashMap::default(),
             device_ids: Vec::new(),
             spaces: FxHashMap::default(),
@@ -88,7 +89,7 @@ impl Feed {
             cpus: FxHashMap::default(),
             tlbs: Vec::new(),
             device_hits: Vec::new(),
-            last_map_cpu: -1,
+            last_map_cpu: 0,
             last_cpu: (HOST + 1, 0),
             last_domain: (DomainId::NONE.0 as i32, 0),
         }
@@ -117,8 +118,9 @@ impl Feed {
     fn source(&mut self, chunk: &Chunk, i: usize) -> (u32, u32) {
         let (requester, pasid, domain) = (chunk.requester[i], chunk.pasid[i], chunk.domain[i]);
         let at = (requester as usize).wrapping_mul(5) ^ domain as usize ^ (pasid as usize) << 3;
-        let s = &self.memo[at % MEMO];
-        if (s.requester, s.pasid, s.domain) == (requester, pasid, domain) {
+        if let Some(s) = &self.memo[at % MEMO]
+            && (s.requester, s.pasid, s.domain) == (requester, pasid, domain)
+        {
             return (s.device, s.space);
         }
         self.find_source(requester, pasid, domain, at % MEMO)
@@ -143,7 +145,7 @@ impl Feed {
         let none = DomainId::NONE.0 as i32;
         let resolved = if domain == none { attached().unwrap_or(none) } else { domain };
         let space = self.space(resolved, requester);
-        self.memo[at] = Source { requester, pasid, domain, device, space };
+        self.memo[at] = Some(Source { requester, pasid, domain, device, space });
         (device, space)
     }
 
@@ -153,7 +155,7 @@ impl Feed {
             Kind::Attach => self.attached.insert(who, e.domain.0 as i32),
             _ => self.attached.remove(&who),
         };
-        self.memo.fill(Source { requester: -2, pasid: 0, domain: 0, device: 0, space: 0 });
+        self.memo.fill(None);
     }
 
     /// Sends requests through the device TLBs; true where one had the page.
@@ -229,7 +231,10 @@ impl Feed {
                 world.measure();
             }
             let arrival = match world.open_loop {
-                true => Ps((chunk.time_ns[i] as f64 * 1000.0 * self.config.scale) as u64),
+                true => {
+                    let ps = chunk.time_ns[i] as u64 as f64 * 1000.0 * self.config.scale;
+                    Ps(ps as u64).min(LATEST)
+                }
                 false => Ps::ZERO,
             };
             if world.open_loop {
@@ -324,8 +329,6 @@ impl Feed {
     }
 
     fn find_cpu(&mut self, cpu: i32, world: &mut World) -> u32 {
-        // What no CPU is known for runs on the first.
-        let cpu = if cpu == HOST { HOST } else { cpu.max(0) };
         let next = self.cpus.len() as u32;
         let index = *self.cpus.entry(cpu).or_insert(next);
         if index == next {
@@ -353,7 +356,8 @@ impl Feed {
             // This configuration's guest does not send it.
             return;
         }
-        let cpu = if action == Action::Parent { HOST } else { e.cpu };
+        // What no CPU is known for runs on the first.
+        let cpu = if action == Action::Parent { HOST } else { e.cpu.max(0) };
         let cpu = self.cpu(cpu, world);
         let space = self.space(e.domain.0 as i32, -1);
         let (start, end) = (e.addr & !PAGE_MASK, e.addr.saturating_add(e.size));
@@ -361,7 +365,7 @@ impl Feed {
         let done = Dep::op(world.ops.get(at).seq);
         match action {
             Action::Map => {
-                self.last_map_cpu = e.cpu;
+                self.last_map_cpu = e.cpu.max(0);
                 world.pages.mapped(space, start, end, done);
                 world.cpus[cpu as usize].note_map(space, start, end);
             }

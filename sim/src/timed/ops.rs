@@ -240,7 +240,8 @@ impl Ops {
     #[inline]
     pub fn complete(&mut self, at: u32, time: Ps, freed: &mut Vec<u32>) {
         let op = self.get_mut(at);
-        op.done = time;
+        // "Never" means not done.
+        op.done = time.min(Ps(Ps::NEVER.0 - 1));
         let mut link = std::mem::replace(&mut op.waiters, NONE);
         while link != NONE {
             let (waiter, next) = self.links[link as usize];

@@ -18,7 +18,7 @@ impl Dep {
     /// Done at a time.
     #[inline]
     pub fn at(time: Ps) -> Dep {
-        Dep(time.0 & !Self::OP)
+        Dep(time.0.min(!Self::OP))
     }
 
     /// Done with operation number `seq`.
