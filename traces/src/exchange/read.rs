@@ -104,13 +104,15 @@ fn tell_bytes(head: &[u8]) -> Option<Foreign> {
         let header = ::csv::ByteRecord::from(trimmed.split(|b| *b == b',').collect::<Vec<_>>());
         return csv::Columns::of(&header).is_ok().then_some(Foreign::Csv);
     }
-    // Times that do not decrease, and next requests that lie ahead.
+    // Times that do not decrease, and next requests that lie ahead; no text has
+    // eight bytes that are such a number.
     let mut number = 0i64;
     let mut time = 0;
     let likely = head.len() >= oracle_general::RECORD
         && head.as_chunks().0.iter().all(|r| {
             let r = oracle_general::Record::decode(r);
-            let ok = r.time_s >= time && r.bytes > 0 && (r.next == -1 || r.next > number);
+            let next = r.next == -1 || (number + 1..1 << 48).contains(&r.next);
+            let ok = r.time_s >= time && r.bytes > 0 && next;
             (time, number) = (r.time_s, number + 1);
             ok
         });

@@ -7,6 +7,7 @@ use ioasim_events::{Chunk, DomainId, Event, Flags, Kind, PAGE_SHIFT, Pasid, Requ
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::extents::{Extents, span};
+use super::locality::Collector;
 use super::{
     DeviceStats, DomainStats, Inferred, Invalidations, MapStats, Pages, ParentStats, Recorded,
     Reuse, SizeClass, Spread, TraceStats,
@@ -34,6 +35,7 @@ pub struct StatsBuilder {
     devices: BTreeMap<u32, Device>,
     domains: BTreeMap<u32, Domain>,
     outputs: FxHashSet<u64>,
+    locality: Collector,
 }
 
 /// One device while collecting.
@@ -68,7 +70,7 @@ struct Domain {
 
 /// Values of a distribution; 3 digits, any range.
 #[derive(Debug)]
-struct Values(Histogram<u64>);
+pub(super) struct Values(Histogram<u64>);
 
 impl Default for Values {
     fn default() -> Values {
@@ -78,12 +80,12 @@ impl Default for Values {
 }
 
 impl Values {
-    fn add(&mut self, value: u64) {
+    pub(super) fn add(&mut self, value: u64) {
         // The histogram grows as needed; up to this value it never fails.
         let _ = self.0.record(value.min(1 << 62));
     }
 
-    fn spread(&self) -> Spread {
+    pub(super) fn spread(&self) -> Spread {
         let h = &self.0;
         if h.is_empty() {
             return Spread::default();
@@ -137,6 +139,7 @@ impl StatsBuilder {
             devices: BTreeMap::new(),
             domains: BTreeMap::new(),
             outputs: FxHashSet::default(),
+            locality: Collector::new(meta.totals.events),
         }
     }
 
@@ -151,6 +154,7 @@ impl StatsBuilder {
         self.events += 1;
         self.end_ns = e.time_ns;
         self.kinds[e.kind as usize] += 1;
+        self.locality.event(e);
         self.inferred.domains_inferred += u64::from(e.flags.has(Flags::DOMAIN_INFERRED));
         if e.flags.has(Flags::INFERRED) {
             match e.kind {
@@ -185,6 +189,7 @@ impl StatsBuilder {
     }
 
     fn dma(&mut self, e: &Event) {
+        self.locality.access(e);
         let r = &mut self.recorded;
         let device = self.devices.entry(e.requester.0).or_default();
         let domain = self.domains.entry(e.domain.0).or_default();
@@ -362,6 +367,7 @@ impl StatsBuilder {
                 accesses_per_map: self.accesses_per_map.spread(),
                 maps_per_page: maps.spread(),
             },
+            locality: self.locality.finish(),
             pages: Pages {
                 accessed: domains.iter().map(|d| d.iova_pages).sum(),
                 mapped: self.domains.values().map(|d| d.mapped.len() as u64).sum(),

@@ -6,6 +6,7 @@
 
 mod build;
 mod extents;
+mod locality;
 mod render;
 mod table;
 
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 pub use build::StatsBuilder;
+pub use locality::{Interval, Locality};
 
 use crate::Result;
 use crate::file::{Meta, TraceReader};
@@ -40,6 +42,8 @@ pub struct TraceStats {
     pub maps: MapStats,
     /// How often pages are used again.
     pub reuse: Reuse,
+    /// How accesses lie together.
+    pub locality: Locality,
     /// Distinct pages.
     pub pages: Pages,
     /// Parent's maps.

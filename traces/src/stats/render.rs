@@ -13,6 +13,7 @@ pub fn render(stats: &TraceStats, width: usize) -> String {
     invalidations(&mut page, stats);
     maps(&mut page, stats);
     spreads(&mut page, stats);
+    locality(&mut page, stats);
     devices(&mut page, stats);
     domains(&mut page, stats);
     inferred(&mut page, stats);
@@ -156,6 +157,39 @@ fn spreads(page: &mut Page, s: &TraceStats) {
         page.section("Reuse (pages are IOVA pages by domain; times are of the recorded clock)");
         page.table(&["", "of", "p50", "p90", "p99", "max", "mean"], &rows);
     }
+}
+
+fn locality(page: &mut Page, s: &TraceStats) {
+    let l = &s.locality;
+    if l.burst_accesses.count == 0 {
+        return;
+    }
+    page.section("Locality (of accesses; distances are distinct pages since the last access)");
+    let row = |label: &str, spread: &Spread| {
+        let mut cells = vec![label.to_owned(), grouped(spread.count)];
+        cells.extend([spread.p50, spread.p90, spread.p99, spread.max].map(grouped));
+        cells.push(format!("{:.1}", spread.mean));
+        cells
+    };
+    let rows = [
+        row("reuse distance, 4 KiB pages", &l.reuse_distance_4k),
+        row("reuse distance, 2 MiB regions", &l.reuse_distance_2m),
+        row("accesses of a device in a row", &l.burst_accesses),
+    ];
+    page.table(&["", "of", "p50", "p90", "p99", "max", "mean"], &rows);
+    let most = l.working_set.iter().map(|i| i.pages).max().unwrap_or(0);
+    let bars = [
+        '.', '\u{2581}', '\u{2582}', '\u{2583}', '\u{2584}', '\u{2585}', '\u{2586}', '\u{2587}',
+        '\u{2588}',
+    ];
+    let bar = |pages: u64| bars[(pages * 8).div_ceil(most.max(1)) as usize];
+    let line: String = l.working_set.iter().map(|i| bar(i.pages)).collect();
+    page.line(&format!("  working set  {line}"));
+    page.line(&format!(
+        "  distinct pages in each of {} parts of the trace, at most {}",
+        l.working_set.len(),
+        grouped(most)
+    ));
 }
 
 fn devices(page: &mut Page, s: &TraceStats) {

@@ -15,14 +15,14 @@ use crate::generate::linux::{Dma, Frames};
 /// Pages of a receive descriptor (R: `MLX5_MPWRQ_PAGES_PER_WQE`, 256 KiB).
 pub(super) const DESCRIPTOR_PAGES: u64 = 64;
 /// Bytes of a stride (R: `MLX5_MPWRQ_MIN_LOG_STRIDE_SZ` = 6).
-pub(super) const STRIDE: u64 = 64;
+const STRIDE: u64 = 64;
 /// Bytes of a completion (R: `struct mlx5_cqe64`).
 pub(super) const COMPLETION: u64 = 64;
 /// Descriptors that a ring has at least (R: `MLX5E_PARAMS_MINIMUM_LOG_RQ_SIZE_MPW` = 2).
 const LEAST_DESCRIPTORS: u64 = 4;
 /// Bytes before and behind a packet's data in a page if it is not copied:
-/// headroom and `skb_shared_info` (R, x86-64: 256 + 320).
-const AROUND: u64 = 576;
+/// headroom and `skb_shared_info` (R, x86-64: `NET_SKB_PAD` 64, and 320).
+const AROUND: u64 = 384;
 
 /// MTU and ring size (`ethtool -G rx`) of a NIC at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,13 @@ impl RingSetting {
     pub fn descriptors(self) -> u64 {
         let packet = (self.mtu + 22 + AROUND).next_power_of_two();
         (self.packets * packet / (DESCRIPTOR_PAGES << 12)).max(LEAST_DESCRIPTORS)
+    }
+
+    /// Bytes that a packet takes in a descriptor: a power of two if it fits a
+    /// page, else whole strides.
+    pub fn slot(self) -> u64 {
+        let packet = (self.mtu + 22 + AROUND).next_power_of_two();
+        if packet <= 4096 { packet } else { (self.mtu + 14).next_multiple_of(STRIDE) }
     }
 
     /// Completions that a channel's queue has room for: one per stride; a

@@ -55,6 +55,12 @@ impl Default for MapOnceOptions {
 }
 
 impl MapOnceOptions {
+    /// log2 of the pages of guest memory: twice what is used, so that it is
+    /// scattered.
+    pub(super) fn frame_bits(&self) -> u32 {
+        (self.regions * self.region / 2048).next_power_of_two().trailing_zeros()
+    }
+
     pub(super) fn check(&self) -> Result<(), OptionError> {
         if ![4096, 2 << 20, 1 << 30].contains(&self.page) {
             return Err(limit("--page", self.page, "4K, 2M or 1G"));
@@ -113,7 +119,7 @@ pub(super) struct MapOnce {
 impl MapOnce {
     pub fn new(options: MapOnceOptions, dma: &DmaOptions, side: Side, seed: u64) -> MapOnce {
         let mut dma = Dma::new(dma, side);
-        let frames = Frames::new(28);
+        let frames = Frames::new(options.frame_bits());
         let mut number = 0;
         let regions = (0..options.regions)
             .map(|_| {

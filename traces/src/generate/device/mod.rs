@@ -27,6 +27,9 @@ use super::choose::below;
 use super::error::OptionError;
 use super::linux::{DmaOptions, Out, Side};
 
+/// log2 of the pages of a guest whose driver needs few: 4 GiB (A).
+const FRAME_BITS: u32 = 20;
+
 /// A device at work.
 pub(crate) trait Device: std::fmt::Debug {
     /// What happened before the trace, as far as the trace needs it: attaches
@@ -76,6 +79,18 @@ impl DeviceKind {
             DeviceKind::Sva(_) => "sva",
             DeviceKind::Mix(_) => "mix",
         }
+    }
+
+    /// Bytes of guest addresses that it uses at most, a power of two.
+    fn memory(&self) -> u64 {
+        let bits = match self {
+            DeviceKind::Nic(_) | DeviceKind::Nvme(_) | DeviceKind::Mix(_) => FRAME_BITS,
+            DeviceKind::MapOnce(o) => o.frame_bits(),
+            DeviceKind::VfioBoot(o) => o.frame_bits(),
+            DeviceKind::Sva(o) => o.frame_bits(),
+        };
+        // Frames begin at 4 GiB.
+        ((1u64 << 32) + (4096 << bits)).next_power_of_two()
     }
 
     /// Checks limits.

@@ -9,9 +9,9 @@ use ioasim_events::{Flags, Kind};
 use rand::SeedableRng;
 use rand_pcg::Pcg64;
 
-use super::history::{self, COMPLETION, DESCRIPTOR_PAGES, RingSetting, STRIDE};
+use super::history::{self, COMPLETION, DESCRIPTOR_PAGES, RingSetting};
 use super::ring::Ring;
-use super::{Device, chance};
+use super::{Device, FRAME_BITS, chance};
 use crate::generate::choose::below;
 use crate::generate::error::{OptionError, limit};
 use crate::generate::linux::{Dma, DmaOptions, Frames, Out, Side};
@@ -237,7 +237,7 @@ impl Nic {
     pub fn new(options: NicOptions, dma: &DmaOptions, side: Side, seed: u64) -> Nic {
         let mut rng = Pcg64::seed_from_u64(seed);
         let channels = options.channels.unwrap_or(dma.cpus);
-        let mut frames = Frames::new(22);
+        let mut frames = Frames::new(FRAME_BITS);
         let mut dma = Dma::new(dma, side);
         let (history, rate) = (&options.history, options.close_rate);
         let rings = history::open(&mut dma, &mut frames, &mut rng, channels, history, rate);
@@ -269,11 +269,7 @@ impl Nic {
             .collect();
         let setting = options.history[options.history.len() - 1];
         let packet = setting.mtu + 14;
-        let slot = if (packet + 576) <= 4096 {
-            (packet + 576).next_power_of_two()
-        } else {
-            packet.next_multiple_of(STRIDE)
-        };
+        let slot = setting.slot();
         Nic {
             // 24 bytes on the wire besides: preamble, checksum, gap.
             gap_ns: (packet + 24) as f64 * 8.0 / options.gbps,
@@ -391,7 +387,8 @@ impl Nic {
                     self.acknowledge(cpu, now, out);
                 }
                 let core = &mut self.cores[cpu];
-                if core.cpu % descriptor + self.slot > descriptor {
+                let used = core.cpu % descriptor;
+                if used == 0 || used + self.slot > descriptor {
                     // Its last packet: the descriptor is used up.
                     core.work = Work::Free(DESCRIPTOR_PAGES, left - 1);
                 }

@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand_pcg::Pcg64;
 
 use super::ring::Ring;
-use super::{Device, chance};
+use super::{Device, FRAME_BITS, chance};
 use crate::generate::choose::below;
 use crate::generate::error::{OptionError, limit};
 use crate::generate::linux::{Dma, DmaOptions, Frames, Out, Side};
@@ -117,7 +117,7 @@ impl Nvme {
     pub fn new(options: NvmeOptions, dma: &DmaOptions, side: Side, seed: u64) -> Nvme {
         let queues = options.queues.unwrap_or(dma.cpus);
         let mut dma = Dma::new(dma, side);
-        let mut frames = Frames::new(22);
+        let mut frames = Frames::new(FRAME_BITS);
         let list = if options.block / 4096 * 8 <= SMALL_LIST { SMALL_LIST } else { 4096 };
         let queues = (0..queues)
             .map(|cpu| {

@@ -54,6 +54,12 @@ impl Default for SvaOptions {
 }
 
 impl SvaOptions {
+    /// log2 of the pages of guest memory: twice what is used, so that it is
+    /// scattered.
+    pub(super) fn frame_bits(&self) -> u32 {
+        (2 * self.pages * self.processes).next_power_of_two().trailing_zeros()
+    }
+
     pub(super) fn check(&self) -> Result<(), OptionError> {
         if !(1..1 << 20).contains(&self.processes) {
             return Err(limit("--processes", self.processes, "1 to 1048575 (20 bits of PASID)"));
@@ -116,7 +122,8 @@ impl Sva {
             .flatten();
         let rng = Pcg64::seed_from_u64(seed);
         let caching_mode = dma.caching_mode;
-        Sva { options, side, caching_mode, frames: Frames::new(26), rng, ranks, tables, now: 0.0 }
+        let frames = Frames::new(options.frame_bits());
+        Sva { options, side, caching_mode, frames, rng, ranks, tables, now: 0.0 }
     }
 
     /// What the events of a process carry.

@@ -44,6 +44,11 @@ impl Default for VfioBootOptions {
 }
 
 impl VfioBootOptions {
+    /// log2 of the pages of host memory: twice the guest's.
+    pub(super) fn frame_bits(&self) -> u32 {
+        (self.memory / 2048).next_power_of_two().trailing_zeros()
+    }
+
     pub(super) fn check(&self) -> Result<(), OptionError> {
         if !(16 << 20..=1 << 42).contains(&self.memory) || !self.memory.is_multiple_of(2 << 20) {
             return Err(limit("--memory", self.memory, "16M to 4096G, a multiple of 2M"));
@@ -103,7 +108,8 @@ impl VfioBoot {
         let mut rng = Pcg64::seed_from_u64(seed);
         let salt = below(&mut rng, u64::MAX);
         let phase = Phase::Map(0);
-        VfioBoot { options, side, rng, frames: Frames::new(30), salt, phase, now: 0.0 }
+        let frames = Frames::new(options.frame_bits());
+        VfioBoot { options, side, rng, frames, salt, phase, now: 0.0 }
     }
 
     /// Bytes of memory below 4 GiB.

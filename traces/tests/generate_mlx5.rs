@@ -1,0 +1,78 @@
+//! Generated receive traffic has the reuse distances that Fast & Safe (SOSP'24,
+//! figures 2e and 3e) measured at the 2 MiB level.
+
+use std::collections::HashMap;
+
+use ioasim_events::{Flags, Kind};
+use ioasim_traces::generate::{
+    DeviceKind, DeviceTrace, DmaOptions, Kernel, NicOptions, RingSetting,
+};
+
+/// LRU stack distances of successive receive allocations, ascending: how many
+/// distinct 2 MiB regions were used since the region's last use, itself
+/// included.
+fn distances(trace: &DeviceTrace) -> Vec<u64> {
+    let mut allocations: Vec<(u64, bool)> = Vec::new();
+    let mut by_page: HashMap<u64, usize> = HashMap::new();
+    trace
+        .visit(&mut |e| {
+            match e.kind {
+                Kind::Map if e.time_ns > 0 => {
+                    by_page.insert(e.addr >> 12, allocations.len());
+                    allocations.push((e.addr >> 21, false));
+                }
+                // The device writes what it receives and reads what is sent.
+                Kind::Dma if e.flags.has(Flags::WRITE) => {
+                    by_page.get(&(e.addr >> 12)).into_iter().for_each(|&i| allocations[i].1 = true);
+                }
+                _ => {}
+            }
+            Ok(())
+        })
+        .unwrap();
+    let mut stack: Vec<u64> = Vec::new();
+    let mut found = Vec::new();
+    for (region, _) in allocations.into_iter().filter(|a| a.1) {
+        if let Some(at) = stack.iter().rposition(|r| *r == region) {
+            found.push((stack.len() - at) as u64);
+            stack.remove(at);
+        }
+        stack.push(region);
+    }
+    // First uses end early; the second half has seen every region.
+    found.drain(..found.len() / 2);
+    found.sort_unstable();
+    found
+}
+
+fn traffic(flows: usize, gbps: f64, acks: f64, last: &[u64], seed: u64) -> DeviceTrace {
+    let at = |mtu, packets| RingSetting { mtu, packets };
+    // One boot: the driver's default, the MTU, then the paper's sweeps.
+    let mut history = vec![at(1500, 1024), at(4000, 1024)];
+    history.extend([256, 512, 1024, 2048].iter().chain(last).map(|&ring| at(4000, ring)));
+    let nic = NicOptions { flows, gbps, acks, history, ..NicOptions::default() };
+    let dma = DmaOptions { kernel: Kernel::V6_0, cpus: 32, ..DmaOptions::default() };
+    DeviceTrace { device: DeviceKind::Nic(nic), dma, events: 1_000_000, seed }
+}
+
+#[track_caller]
+fn within_15_percent(found: &[u64], mean: f64, median: f64, p90: f64) {
+    let n = found.len();
+    let is = found.iter().sum::<u64>() as f64 / n as f64;
+    let (m, p) = (found[n / 2] as f64, found[n * 9 / 10] as f64);
+    for (is, want) in [(is, mean), (m, median), (p, p90)] {
+        assert!((is / want - 1.0).abs() <= 0.15, "{is} instead of {want}; mean {is}, {m}, {p}");
+    }
+}
+
+#[test]
+fn forty_flows_with_a_ring_of_256() {
+    for seed in [1, 2] {
+        within_15_percent(&distances(&traffic(40, 30.9, 0.12, &[256], seed)), 70.6, 61.0, 143.0);
+    }
+}
+
+#[test]
+fn five_flows_with_a_ring_of_2048() {
+    within_15_percent(&distances(&traffic(5, 66.3, 0.054, &[], 1)), 186.5, 180.0, 378.0);
+}
