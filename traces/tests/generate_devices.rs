@@ -55,7 +55,9 @@ fn check(trace: &DeviceTrace) -> BTreeMap<&'static str, u64> {
                 Kind::Invalidate => match e.flags.scope() {
                     Some(Scope::Page) => {
                         assert!(e.size.is_power_of_two() && e.addr % e.size == 0);
-                        pages.for_each(|p| drop(d.stale.remove(&p)));
+                        pages.for_each(|p| {
+                            d.stale.remove(&p);
+                        });
                     }
                     Some(Scope::Domain) => d.stale.clear(),
                     other => panic!("{other:?}"),

@@ -58,7 +58,7 @@ fn guests(seed: u64, events: u64) -> Vec<Event> {
     DeviceTrace { device, dma, events, seed }
         .visit(&mut |e| {
             all.push(*e);
-            if all.len() % 500 == 0 {
+            if all.len().is_multiple_of(500) {
                 let aux = all.len() as u64 / 500;
                 all.push(Event { time_ns: e.time_ns, aux, ..Event::new(Kind::Marker) });
             }
@@ -233,7 +233,7 @@ fn anonymizing_keeps_structure() {
     // A huge page, a range across blocks, and "everything".
     let map =
         |addr, size, out| Event { domain: DomainId(9), addr, size, out, ..Event::new(Kind::Map) };
-    let unmap = Event { domain: DomainId(9), size: u64::MAX & !0xfff, ..Event::new(Kind::Unmap) };
+    let unmap = Event { domain: DomainId(9), size: !0xfff, ..Event::new(Kind::Unmap) };
     let more = [
         map(1 << 30, 1 << 30, 5 << 30),
         map((7 << 30) + (1 << 20), 3 << 20, (9 << 30) + (1 << 20)),

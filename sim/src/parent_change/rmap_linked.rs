@@ -111,7 +111,7 @@ impl Lists for Linked {
 /// of the level below, adding and removing in constant time without an
 /// allocation per entry, and work proportional to the entries found.
 ///
-/// What the child does is first written to a log of [`LOG`] records in one
+/// What the child does is first written to a log of `LOG` records in one
 /// array, and linked when the log is full or the level below changes: one at
 /// a time, the cache misses of scattered entries add up; together they
 /// overlap. The log is part of the map: no change completes without it, so

@@ -229,7 +229,7 @@ mod tests {
             let e = Event {
                 time_ns: i,
                 requester: Requester((i / 10 % 2) as u32),
-                addr: i % 4 << 12,
+                addr: (i % 4) << 12,
                 ..Event::new(Kind::Dma)
             };
             c.event(&e);

@@ -1,4 +1,4 @@
-//! Traces from traces: [`slice`], [`merge`], [`replicate`], [`anonymize`], and
+//! Traces from traces: [mod@slice], [`merge`], [`replicate`], [`anonymize`], and
 //! [`diff`] between two.
 //!
 //! All stream; each module says what its memory depends on.
