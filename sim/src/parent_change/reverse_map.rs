@@ -81,14 +81,38 @@ impl<L: Lists> ReverseMap<L> {
     }
 
     /// Carries out what the log holds, in order; returns how many records.
-    ///
-    /// Three passes: numbers of all slots and heads, a read of each, and only
-    /// then the changes, which find their lines in the cache.
     fn catch_up(&mut self) -> u64 {
         if self.log.len() == 0 {
             return 0;
         }
-        let log = std::mem::take(&mut self.log);
+        let mut log = std::mem::take(&mut self.log);
+        // A large entry that one record splits gives the next one its slots:
+        // numbers taken beforehand would miss them.
+        match self.slots.large {
+            0 => self.link_together(&log),
+            _ => self.one_by_one(&log),
+        }
+        let records = log.len() as u64;
+        log.clear();
+        self.log = log;
+        // Not before: a freed block's number would go to another.
+        self.sweep();
+        records
+    }
+
+    fn one_by_one(&mut self, log: &Log) {
+        for r in log.records() {
+            let len = u64::from(r.pages) * PAGE;
+            match r.gpa() {
+                Some(gpa) => self.map_now(r.child, r.iova, gpa, len),
+                None => self.unmap_now(r.child, r.iova, len),
+            }
+        }
+    }
+
+    /// Three passes: numbers of all slots and heads, a read of each, and only
+    /// then the changes, which find their lines in the cache.
+    fn link_together(&mut self, log: &Log) {
         for r in log.records() {
             let slot = match r.gpa() {
                 Some(_) => Some(self.slots.slot(r.child, PageSize::Size4K, r.iova)),
@@ -105,30 +129,21 @@ impl<L: Lists> ReverseMap<L> {
         let far = self.places.iter().flat_map(|(s, h)| s.map(|s| self.lists.touch_behind(s, *h)));
         std::hint::black_box(far.fold(0, |a, b| a ^ b));
         for (i, r) in log.records().iter().enumerate() {
-            let len = u64::from(r.pages) * PAGE;
-            match (self.places[i], r.gpa()) {
-                (_, Some(gpa)) if self.slots.large > 0 => self.map_now(r.child, r.iova, gpa, len),
-                (_, None) if self.slots.large > 0 => self.unmap_now(r.child, r.iova, len),
-                ((Some(slot), Some(head)), _) => {
+            match self.places[i] {
+                (Some(slot), Some(head)) => {
                     (0..r.pages).for_each(|i| self.link(slot + i, head + i));
                 }
-                ((Some(slot), None), _) => {
+                (Some(slot), None) => {
                     for slot in slot..slot + r.pages {
                         if self.lists.holds(slot) {
                             self.unlink(slot);
                         }
                     }
                 }
-                ((None, _), _) => {}
+                (None, _) => {}
             }
         }
         self.places.clear();
-        // Not before: a freed block's number would go to another.
-        self.sweep();
-        let records = log.len() as u64;
-        self.log = log;
-        self.log.clear();
-        records
     }
 
     fn map_now(&mut self, child: ChildId, iova: u64, gpa: u64, len: u64) {
