@@ -58,8 +58,19 @@ fn unmap_table(forests: &mut [(&str, Forest)]) {
 fn map_table(forests: &mut [(&str, Forest)]) {
     println!("\nchild's map path, ns per page without and with the policy");
     println!(
-        "{:14} {:>8} {:>12} {:>6} {:>9} {:>9} {:>8} {:>9} {:>9} {:>8}",
-        "policy", "overlap", "sync", "batch", "map", "with", "+%", "unmap", "with", "+%"
+        "{:14} {:>8} {:>10} {:>6} {:>7} {:>7} {:>7} {:>6} {:>7} {:>7} {:>7} {:>6}",
+        "policy",
+        "overlap",
+        "sync",
+        "batch",
+        "map",
+        "with",
+        "+%",
+        "later",
+        "unmap",
+        "with",
+        "+%",
+        "later"
     );
     for captured in [false, true] {
         for (name, forest) in forests.iter_mut() {
@@ -73,7 +84,7 @@ fn map_table(forests: &mut [(&str, Forest)]) {
                     let (a, b) = measure::map_paths(forest, &mut policy, batch, captured, 9);
                     let plus = |a: f64, b: f64| (b / a - 1.0) * 100.0;
                     println!(
-                        "{:14} {:>8} {:>12} {:>6} {:>9.1} {:>9.1} {:>8.1} {:>9.1} {:>9.1} {:>8.1}",
+                        "{:14} {:>8} {:>10} {:>6} {:>7.1} {:>7.1} {:>7.1} {:>6.1} {:>7.1} {:>7.1} {:>7.1} {:>6.1}",
                         kind.name(),
                         name,
                         if captured { "map-unmap" } else { "inv-range" },
@@ -81,9 +92,11 @@ fn map_table(forests: &mut [(&str, Forest)]) {
                         a.map_ns,
                         b.map_ns,
                         plus(a.map_ns, b.map_ns),
+                        b.map_later_ns,
                         a.unmap_ns,
                         b.unmap_ns,
                         plus(a.unmap_ns, b.unmap_ns),
+                        b.unmap_later_ns,
                     );
                 }
             }

@@ -35,8 +35,10 @@ fn study() -> Study {
         batch_pages,
         map_ns: 200.0,
         map_with_ns: 250.0,
+        map_later_ns: 40.0,
         unmap_ns: 100.0,
         unmap_with_ns: 120.0,
+        unmap_later_ns: 30.0,
     };
     let replay = ReplayRow {
         trace: "<script>alert(1)</script>".into(),

@@ -407,6 +407,14 @@ impl Shadow {
         before.abs_diff(between) + self.table.leaves().abs_diff(between)
     }
 
+    /// [`Shadow::mend`] where the level below has nothing left that the span
+    /// could lead to: no record is needed, since nothing is composed.
+    pub fn mend_gone(&mut self, iova: u64, len: u64) -> u64 {
+        let before = self.table.leaves();
+        self.erase(iova, len);
+        before.abs_diff(self.table.leaves())
+    }
+
     /// Makes every entry unreachable at once by giving the hardware an empty
     /// root; what was seen of the child stays. Returns the old table, to be
     /// taken apart when there is time.

@@ -108,12 +108,16 @@ pub struct MapTime {
     pub batch_pages: u64,
     /// Map, without a policy, ns per page.
     pub map_ns: f64,
-    /// Map, with the policy, ns per page.
+    /// Map, with the policy, ns per page; without what it puts off.
     pub map_with_ns: f64,
+    /// What the policy puts off at a map and a worker does, ns per page.
+    pub map_later_ns: f64,
     /// Unmap, without a policy, ns per page.
     pub unmap_ns: f64,
-    /// Unmap, with the policy, ns per page.
+    /// Unmap, with the policy, ns per page; without what it puts off.
     pub unmap_with_ns: f64,
+    /// What the policy puts off at an unmap, ns per page.
+    pub unmap_later_ns: f64,
 }
 
 impl MapTime {

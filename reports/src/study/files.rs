@@ -81,11 +81,12 @@ pub(super) fn times_csv(s: &Study) -> String {
     }
     for m in &s.maps {
         let MapTime { policy, sync, overlap_percent, batch_pages, .. } = m;
-        for (what, a, b) in
-            [("map", m.map_ns, m.map_with_ns), ("child-unmap", m.unmap_ns, m.unmap_with_ns)]
-        {
+        for (what, a, b, later) in [
+            ("map", m.map_ns, m.map_with_ns, m.map_later_ns),
+            ("child-unmap", m.unmap_ns, m.unmap_with_ns, m.unmap_later_ns),
+        ] {
             let case = format!("{sync} overlap={overlap_percent}");
-            out += &format!("{what},{policy},{case},{batch_pages},{a:.1},{b:.1},\n");
+            out += &format!("{what},{policy},{case},{batch_pages},{a:.1},{b:.1},{later:.1}\n");
         }
     }
     out

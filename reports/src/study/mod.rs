@@ -32,6 +32,11 @@ fn bytes_name(n: u64) -> String {
     }
 }
 
+/// Least and most.
+fn extremes(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    values.fold((f64::INFINITY, 0.0), |(l, h), v| (l.min(v), h.max(v)))
+}
+
 #[derive(Serialize)]
 struct Table {
     caption: &'static str,
@@ -143,8 +148,10 @@ impl Study {
                 format!("{:.0}", m.map_ns),
                 format!("{:.0}", m.map_with_ns),
                 format!("{:.0}", m.added()),
+                format!("{:.0}", m.map_later_ns),
                 format!("{:.0}", m.unmap_ns),
                 format!("{:.0}", m.unmap_with_ns),
+                format!("{:.0}", m.unmap_later_ns),
             ]
         };
         Table {
@@ -158,8 +165,10 @@ impl Study {
                 "map, ns",
                 "with index, ns",
                 "added, %",
+                "later, ns",
                 "unmap, ns",
                 "with index, ns",
+                "later, ns",
             ]),
             rows: self.maps.iter().map(row).collect(),
         }
@@ -254,9 +263,14 @@ impl Study {
                 })
                 .collect();
             if !parts.is_empty() {
+                let later = self.maps.iter().filter(added).map(|m| m.map_later_ns);
+                let (low, high) = extremes(later);
                 out.push((
                     format!("Map path, {sync}"),
-                    format!("rmap-linked adds {}.", list(&parts)),
+                    format!(
+                        "rmap-linked adds {}; a worker links each page later, in {low:.0} to {high:.0} ns.",
+                        list(&parts)
+                    ),
                 ));
             }
         }

@@ -1,7 +1,7 @@
 //! The study's figures.
 
 use super::data::{Axis, Point, Study};
-use super::{POLICIES, bytes_name};
+use super::{POLICIES, bytes_name, extremes};
 use crate::error::Result;
 use crate::figures::{Curve, Curves, DataTable, Size, Slot};
 use crate::format::short_count;
@@ -121,7 +121,7 @@ fn map_path(s: &Study) -> Result<Option<Plot>> {
     });
     curves.retain(|c| !c.points.is_empty());
     let best = rows().filter(|m| m.policy == "rmap-linked").map(super::MapTime::added);
-    let (low, high) = best.fold((f64::INFINITY, 0f64), |(l, h), a| (l.min(a), h.max(a)));
+    let (low, high) = extremes(best);
     let figure = Curves {
         figure: "map-path",
         log_x: true,
@@ -136,7 +136,7 @@ fn map_path(s: &Study) -> Result<Option<Plot>> {
             id: "map-path",
             title: "CPU time per mapped page of the child, measured, ns",
             caption: format!("rmap-linked adds {low:.0} to {high:.0} % to the child's map path."),
-            note: "No overlap, invalidate-range. flush-all, scan and epoch keep no index: they are \"no index\".",
+            note: "No overlap, invalidate-range. flush-all, scan and epoch keep no index: they are \"no index\". What rmap-linked's worker does later is in the table.",
         },
     )
 }

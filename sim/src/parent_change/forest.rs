@@ -292,13 +292,21 @@ impl Shadows for Forest {
         });
     }
 
-    fn touch(&self, child: ChildId, iova: u64) {
+    fn touch(&self, child: ChildId, iova: u64, gpa: u64) {
         let shadow = &self.children[child.0 as usize].shadow;
-        std::hint::black_box((self.record(child).lookup(iova), shadow.table().lookup(iova)));
+        std::hint::black_box(shadow.table().lookup(iova));
+        if self.parent.lookup(gpa).is_some() {
+            std::hint::black_box(self.record(child).lookup(iova));
+        }
     }
 
     fn mend(&mut self, child: ChildId, iova: u64, gpa: u64, len: u64, work: &mut Work) {
         work.mends += 1;
+        if len == PAGE && self.parent.lookup(gpa).is_none() {
+            let shadow = &mut self.children[child.0 as usize].shadow;
+            work.entries_changed += shadow.mend_gone(iova, len);
+            return;
+        }
         if len == PAGE {
             let perm = self.record(child).lookup(iova).expect("recorded").perm;
             let shadow = &mut self.children[child.0 as usize].shadow;

@@ -2,7 +2,7 @@
 
 /// For every head, the slots that lead to its page.
 pub(super) trait Lists: Clone + std::fmt::Debug + Default {
-    /// Child changes that are put off and carried out together; 0 = none.
+    /// Child changes that are put off at most; 0 = each is carried out at once.
     const LOG: usize;
 
     /// Makes room for this many slots and heads.

@@ -53,6 +53,8 @@ impl Record {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Log {
     records: Vec<Record>,
+    /// Records before this one were carried out.
+    done: usize,
 }
 
 impl Log {
@@ -65,17 +67,26 @@ impl Log {
         }
     }
 
+    /// Records that wait.
     #[inline]
     pub fn len(&self) -> usize {
-        self.records.len()
+        self.records.len() - self.done
     }
 
-    pub fn records(&self) -> &[Record] {
-        &self.records
+    /// The oldest of them.
+    pub fn first(&self, most: usize) -> &[Record] {
+        let waiting = &self.records[self.done..];
+        &waiting[..most.min(waiting.len())]
     }
 
-    pub fn clear(&mut self) {
-        self.records.clear();
+    /// As many were carried out.
+    pub fn done(&mut self, records: usize) {
+        self.done += records;
+        // Not for each: moving what waits costs no more than what was done.
+        if self.done >= self.len() {
+            self.records.drain(..self.done);
+            self.done = 0;
+        }
     }
 
     pub fn memory_bytes(&self) -> u64 {

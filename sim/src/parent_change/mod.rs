@@ -160,9 +160,10 @@ pub trait Shadows {
     /// caches, and composes it anew.
     fn mend(&mut self, child: ChildId, iova: u64, gpa: u64, len: u64, work: &mut Work);
 
-    /// The entry of a child at `iova` will be mended shortly: an owner whose
-    /// tables may be cold reads the lines that [`Shadows::mend`] will need.
-    fn touch(&self, _child: ChildId, _iova: u64) {}
+    /// The entry of a child at `iova`, which leads to `gpa`, will be mended
+    /// shortly: an owner whose tables may be cold reads the lines that
+    /// [`Shadows::mend`] will need.
+    fn touch(&self, _child: ChildId, _iova: u64, _gpa: u64) {}
 
     /// Empties a child's shadow, drops the child from the hardware's caches,
     /// and builds the shadow anew.

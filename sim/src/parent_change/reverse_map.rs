@@ -25,7 +25,7 @@ pub(super) struct ReverseMap<L> {
     /// GPAs of entries larger than 4 KiB, needed when one is split.
     large: FxHashMap<u32, u64>,
     log: Log,
-    /// Slot and head of each record of the log while it is carried out.
+    /// Slot and head of each record while some are carried out.
     places: Vec<(Option<u32>, Option<u32>)>,
     found: Vec<Found>,
 }
@@ -43,6 +43,11 @@ struct Found {
 /// and runs of them at once.
 const TOGETHER: usize = 4096;
 
+/// Records of the log that are carried out together: enough that the memory
+/// accesses of one hide behind those of the others (x86 cores have 10 to 24
+/// line fill buffers).
+const AT_ONCE: usize = 32;
+
 impl<L: Lists> ReverseMap<L> {
     /// `[iova, iova + len)` leads to `gpa`.
     #[inline]
@@ -52,7 +57,7 @@ impl<L: Lists> ReverseMap<L> {
         }
         let inside = (iova ^ (iova + len - 1)) | (gpa ^ (gpa + len - 1));
         if L::LOG > 0 && inside < BLOCK && len < BLOCK {
-            let pages = ((iova + len).next_multiple_of(PAGE) - (iova & !PAGE_MASK)) / PAGE;
+            let pages = pages(iova, len);
             self.log.push(Record::map(child, iova & !PAGE_MASK, gpa & !PAGE_MASK, pages));
             if self.log.len() >= L::LOG {
                 self.catch_up();
@@ -68,7 +73,7 @@ impl<L: Lists> ReverseMap<L> {
     #[inline]
     pub fn unmapped(&mut self, child: ChildId, iova: u64, len: u64) {
         if L::LOG > 0 && len > 0 && iova ^ iova.saturating_add(len - 1) < BLOCK {
-            let pages = ((iova + len).next_multiple_of(PAGE) - (iova & !PAGE_MASK)) / PAGE;
+            let pages = pages(iova, len);
             self.log.push(Record::unmap(child, iova & !PAGE_MASK, pages));
             if self.log.len() >= L::LOG {
                 self.catch_up();
@@ -80,40 +85,51 @@ impl<L: Lists> ReverseMap<L> {
         self.sweep();
     }
 
-    /// Carries out what the log holds, in order; returns how many records.
+    /// Carries out all that the log holds; returns how many records.
     fn catch_up(&mut self) -> u64 {
-        if self.log.len() == 0 {
-            return 0;
+        let late = self.log.len();
+        if late > 0 {
+            self.carry_out(late);
         }
+        late as u64
+    }
+
+    /// Carries out the oldest records of the log, at most `most`; returns how
+    /// many.
+    fn carry_out(&mut self, most: usize) -> u64 {
         let mut log = std::mem::take(&mut self.log);
-        // A large entry that one record splits gives the next one its slots:
-        // numbers taken beforehand would miss them.
-        match self.slots.large {
-            0 => self.link_together(&log),
-            _ => self.one_by_one(&log),
-        }
-        let records = log.len() as u64;
-        log.clear();
-        self.log = log;
-        // Not before: a freed block's number would go to another.
-        self.sweep();
-        records
-    }
-
-    fn one_by_one(&mut self, log: &Log) {
-        for r in log.records() {
-            let len = u64::from(r.pages) * PAGE;
-            match r.gpa() {
-                Some(gpa) => self.map_now(r.child, r.iova, gpa, len),
-                None => self.unmap_now(r.child, r.iova, len),
+        let mut left = most.min(log.len());
+        let count = left as u64;
+        while left > 0 {
+            let records = log.first(left.min(AT_ONCE));
+            // A large entry that one record splits gives the next one its
+            // slots: numbers taken beforehand would miss them.
+            match self.slots.large {
+                0 => self.link_together(records),
+                _ => records.iter().for_each(|r| self.link_alone(r)),
             }
+            let done = records.len();
+            left -= done;
+            log.done(done);
+            // Not before: a freed block's number would go to another.
+            self.sweep();
+        }
+        self.log = log;
+        count
+    }
+
+    fn link_alone(&mut self, r: &Record) {
+        let len = u64::from(r.pages) * PAGE;
+        match r.gpa() {
+            Some(gpa) => self.map_now(r.child, r.iova, gpa, len),
+            None => self.unmap_now(r.child, r.iova, len),
         }
     }
 
-    /// Three passes: numbers of all slots and heads, a read of each, and only
-    /// then the changes, which find their lines in the cache.
-    fn link_together(&mut self, log: &Log) {
-        for r in log.records() {
+    /// Numbers of all slots and heads, then a read of each, and only then the
+    /// changes, which find their lines in the cache.
+    fn link_together(&mut self, records: &[Record]) {
+        for r in records {
             let slot = match r.gpa() {
                 Some(_) => Some(self.slots.slot(r.child, PageSize::Size4K, r.iova)),
                 None => self.slots.find(r.child, PageSize::Size4K, r.iova),
@@ -128,22 +144,23 @@ impl<L: Lists> ReverseMap<L> {
         std::hint::black_box(heads.fold(0, |a, b| a ^ b));
         let far = self.places.iter().flat_map(|(s, h)| s.map(|s| self.lists.touch_behind(s, *h)));
         std::hint::black_box(far.fold(0, |a, b| a ^ b));
-        for (i, r) in log.records().iter().enumerate() {
+        for (i, r) in records.iter().enumerate() {
             match self.places[i] {
                 (Some(slot), Some(head)) => {
                     (0..r.pages).for_each(|i| self.link(slot + i, head + i));
                 }
-                (Some(slot), None) => {
-                    for slot in slot..slot + r.pages {
-                        if self.lists.holds(slot) {
-                            self.unlink(slot);
-                        }
-                    }
-                }
+                (Some(slot), None) => self.unlink_held(slot, r.pages),
                 (None, _) => {}
             }
         }
         self.places.clear();
+    }
+
+    /// Carries out up to `budget` records of the log; true if some are left.
+    pub fn step(&mut self, budget: u64, work: &mut Work) -> bool {
+        let done = self.carry_out(usize::try_from(budget).unwrap_or(usize::MAX));
+        count_records(done, work);
+        self.log.len() > 0
     }
 
     fn map_now(&mut self, child: ChildId, iova: u64, gpa: u64, len: u64) {
@@ -224,6 +241,16 @@ impl<L: Lists> ReverseMap<L> {
         self.slots.unused(slot);
     }
 
+    /// Unlinks those of some slots that are in a list.
+    #[inline]
+    fn unlink_held(&mut self, first: u32, slots: u32) {
+        for slot in first..first + slots {
+            if self.lists.holds(slot) {
+                self.unlink(slot);
+            }
+        }
+    }
+
     fn unmap_now(&mut self, child: ChildId, iova: u64, len: u64) {
         let start = iova & !PAGE_MASK;
         let end = iova.saturating_add(len).checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
@@ -251,11 +278,7 @@ impl<L: Lists> ReverseMap<L> {
         while at < end {
             let run = (BLOCK - at % BLOCK).min(end - at);
             if let Some(first) = self.slots.find(child, PageSize::Size4K, at) {
-                for slot in first..first + (run / PAGE) as u32 {
-                    if self.lists.holds(slot) {
-                        self.unlink(slot);
-                    }
-                }
+                self.unlink_held(first, (run / PAGE) as u32);
             }
             at += run;
         }
@@ -312,9 +335,7 @@ impl<L: Lists> ReverseMap<L> {
 
     /// Mends every entry that leads into the range.
     pub fn changed(&mut self, change: Change, shadows: &mut dyn Shadows, work: &mut Work) {
-        let late = self.catch_up();
-        work.entries_examined += late;
-        work.lines += (late * size_of::<Record>() as u64).div_ceil(64);
+        count_records(self.catch_up(), work);
         let mut lines = 0;
         let mut found = std::mem::take(&mut self.found);
         self.heads.visit(change.start, change.end, &mut lines, |head, gpa, size, lines| {
@@ -346,6 +367,17 @@ impl<L: Lists> ReverseMap<L> {
     }
 }
 
+/// 4 KiB pages that a range touches.
+#[inline]
+fn pages(start: u64, len: u64) -> u64 {
+    (start + len - 1) / PAGE - start / PAGE + 1
+}
+
+fn count_records(records: u64, work: &mut Work) {
+    work.entries_examined += records;
+    work.lines += (records * size_of::<Record>() as u64).div_ceil(64);
+}
+
 /// Mends entries and forgets them.
 fn mend(found: &mut Vec<Found>, shadows: &mut dyn Shadows, work: &mut Work) {
     if found.len() > 1 {
@@ -359,7 +391,7 @@ fn mend(found: &mut Vec<Found>, shadows: &mut dyn Shadows, work: &mut Work) {
                 follows
             });
         }
-        found.iter().for_each(|f| shadows.touch(f.child, f.iova));
+        found.iter().for_each(|f| shadows.touch(f.child, f.iova, f.gpa));
     }
     for f in found.drain(..) {
         shadows.mend(f.child, f.iova, f.gpa, f.len, work);

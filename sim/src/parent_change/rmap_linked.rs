@@ -13,11 +13,9 @@ struct Link {
     prev: u32,
 }
 
-/// Child changes that are carried out together: enough that the memory
-/// accesses of one hide behind those of the others (x86 cores have 10 to 24
-/// line fill buffers), few enough that a change of the level below, which
-/// must wait for them, does not notice.
-const LOG: usize = 32;
+/// Child changes that wait for the worker at most: 24 KiB, which stay in the
+/// cache of the CPU that writes them.
+const LOG: usize = 1024;
 const NONE: u32 = u32::MAX;
 const HEAD: u32 = 1 << 31;
 
@@ -111,11 +109,12 @@ impl Lists for Linked {
 /// of the level below, adding and removing in constant time without an
 /// allocation per entry, and work proportional to the entries found.
 ///
-/// What the child does is first written to a log of `LOG` records in one
-/// array, and linked when the log is full or the level below changes: one at
-/// a time, the cache misses of scattered entries add up; together they
-/// overlap. The log is part of the map: no change completes without it, so
-/// there is no window in which a stale entry is missed.
+/// What the child does is first written to a log of at most 1,024 records:
+/// all that its map path pays. A worker links the records
+/// ([`ParentChange::step`]), several at a time, so that their cache misses
+/// overlap. Should it not keep up, the child links a full log itself. A change
+/// of the level below links what is left before it looks for entries: there is
+/// no window in which a stale entry is missed.
 ///
 /// KVM's `rmap` ([`super::Rmap`]) searches the page's entries on each removal,
 /// which is slow for pages that many entries share, and allocates descriptors.
@@ -147,6 +146,10 @@ impl ParentChange for RmapLinked {
 
     fn changed(&mut self, change: Change, shadows: &mut dyn Shadows, work: &mut Work) {
         self.map.changed(change, shadows, work);
+    }
+
+    fn step(&mut self, budget: u64, _: &mut dyn Shadows, work: &mut Work) -> bool {
+        self.map.step(budget, work)
     }
 
     fn memory_bytes(&self) -> u64 {

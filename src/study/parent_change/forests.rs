@@ -118,8 +118,10 @@ fn map_path(forest: &mut Forest, setup: &Setup, study: &mut Study) {
                     batch_pages,
                     map_ns: a.map_ns,
                     map_with_ns: b.map_ns,
+                    map_later_ns: b.map_later_ns,
                     unmap_ns: a.unmap_ns,
                     unmap_with_ns: b.unmap_ns,
+                    unmap_later_ns: b.unmap_later_ns,
                 });
             }
         }
