@@ -1,8 +1,11 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2154 # here and work are the caller's
+# shellcheck disable=SC2034,SC2154 # variables shared with the caller
 # What record.sh and record-nested.sh share: packages, kernels, initramfs, QEMU.
-# Sourced; the caller sets -euo pipefail, `here` (this folder) and `work` (a temporary one), and may
-# set `cache`, a folder that keeps downloads from run to run.
+# Sourced; the caller sets -euo pipefail, `here` (this folder), `output` (the trace to write) and `cache`
+# (a folder that keeps downloads from run to run, or nothing).
+
+# Kernel parameters of all guests. What only costs time under emulation is off.
+quick='panic=-1 quiet nowatchdog audit=0 mitigations=off random.trust_cpu=on'
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -21,6 +24,32 @@ usage() {
 # need_number NAME VALUE
 need_number() {
     [[ $2 =~ ^[1-9][0-9]*$ ]] || usage "$1 takes a whole number above 0, not '$2'"
+}
+
+# one_of OPTION VALUE ALLOWED...
+one_of() {
+    local option=$1 value=$2 allowed
+    shift 2
+    for allowed in "$@"; do [[ $value == "$allowed" ]] && return; done
+    usage "$option takes one of $*, not '$value'"
+}
+# begin_output: the folders of the output, of the work and of the cache; they go, and what runs ends,
+# however the script ends. Uses `output` and `cache`; sets `stem` and `work`.
+begin_output() {
+    [[ $output == *.parquet ]] || usage "name the trace with -o OUT.parquet"
+    stem=${output%.parquet}
+    mkdir -p "$(dirname "$output")"
+    [[ -z $cache ]] || { mkdir -p "$cache" && cache=$(cd "$cache" && pwd); }
+    work=$(mktemp -d)
+    machine='' server=''
+    trap cleanup EXIT
+    trap 'exit 130' INT TERM
+}
+
+cleanup() {
+    [[ -z $machine ]] || kill "$machine" 2>/dev/null || true
+    [[ -z $server ]] || kill "$server" 2>/dev/null || true
+    rm -rf "$work"
 }
 
 # install_tools PACKAGE...: installs these and the tools of the scripts where they are missing.
@@ -150,7 +179,9 @@ add_modules() {
 # add_program ROOT TREE PATH: copies a program from an unpacked TREE into ROOT with the libraries that
 # it names, and theirs. No program of the guest's architecture is run.
 add_program() {
-    local root=$1 tree=$2 queue=("$3") seen=' ' file library at
+    local root=$1 tree=$2 queue=("$3") seen=' ' file library at index
+    index=$work/libraries-of${tree//\//-}
+    [[ -e $index ]] || (cd "$tree/" && find lib usr/lib -name '*.so*' \( -type f -o -type l \)) >"$index"
     while [[ ${#queue[@]} -gt 0 ]]; do
         file=${queue[0]}
         queue=("${queue[@]:1}")
@@ -163,8 +194,9 @@ add_program() {
             if [[ $library == /* ]]; then
                 at=$library
             else
-                at=$(cd "$tree" && find lib usr/lib -name "$library" \( -type f -o -type l \) | head -n 1)
-                [[ -n $at ]] || fail "no package fetched has the library $library, which $file needs"
+                at=$(awk -v name="/$library" 'substr($0, length - length(name) + 1) == name { print; exit }' "$index")
+                [[ -n $at ]] ||
+                    fail "no package has the library $library, which $file needs"
                 at=/$at
             fi
             queue+=("$at")
@@ -181,6 +213,17 @@ base_root() {
     cp "$here/guest-lib" "$root/guest-lib"
     echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"
     echo '127.0.0.1 localhost' >"$root/etc/hosts"
+}
+
+# write_settings ROOT: what the guest is to do, from standard input.
+write_settings() {
+    cat >"$1/settings"
+}
+
+# serve_iperf3 PORT: the other end of iperf3, on the loopback, which user-mode networking reaches.
+serve_iperf3() {
+    iperf3 -s -p "$1" -B 127.0.0.1 >"$work/iperf3.log" 2>&1 &
+    server=$!
 }
 
 # pack ROOT FILE: an initramfs. gzip -1: unpacking is emulated, too.

@@ -80,13 +80,6 @@ while [[ $# -gt 0 ]]; do
     shift 2
 done
 
-# one_of OPTION VALUE ALLOWED...
-one_of() {
-    local option=$1 value=$2 allowed
-    shift 2
-    for allowed in "$@"; do [[ $value == "$allowed" ]] && return; done
-    usage "$option takes one of $*, not '$value'"
-}
 one_of --iommu "$iommu" vtd amdvi smmuv3 virtio
 one_of --workload "$workload" fio iperf3 both dd
 one_of --unmap "$unmap" strict lazy
@@ -98,7 +91,6 @@ need_number --cpus "$cpus"
 need_number --memory "$memory"
 need_number --buffer "$buffer"
 need_number --limit "$limit"
-[[ $output == *.parquet ]] || usage "name the trace with -o OUT.parquet"
 [[ $caching == off || $iommu == vtd ]] || usage "--caching-mode is VT-d's"
 if [[ -z $devices ]]; then
     case $workload in
@@ -107,20 +99,7 @@ if [[ -z $devices ]]; then
     both) devices=nvme,e1000e ;;
     esac
 fi
-stem=${output%.parquet}
-mkdir -p "$(dirname "$output")"
-[[ -z $cache ]] || { mkdir -p "$cache" && cache=$(cd "$cache" && pwd); }
-
-work=$(mktemp -d)
-machine='' server=''
-# Ends what runs and removes what was unpacked, however the script ends.
-cleanup() {
-    [[ -z $machine ]] || kill "$machine" 2>/dev/null || true
-    [[ -z $server ]] || kill "$server" 2>/dev/null || true
-    rm -rf "$work"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
+begin_output
 
 # 1. Programs on this machine.
 arch=amd64
@@ -206,7 +185,7 @@ case $workload in
 iperf3 | both) [[ -n $cards ]] || usage "the workload $workload needs e1000e or virtio-net in --devices" ;;
 esac
 strict=$([[ $unmap == strict ]] && echo 1 || echo 0)
-append="panic=-1 quiet iommu.passthrough=0 iommu.strict=$strict"
+append="$quick iommu.passthrough=0 iommu.strict=$strict"
 case $iommu in
 vtd)
     machine_options+=(-device "intel-iommu,caching-mode=$caching")
@@ -233,7 +212,7 @@ esac
 trace_options=()
 for event in "${traced[@]}"; do trace_options+=(-trace "$event"); done
 
-cat >"$root/settings" <<SETTINGS
+write_settings "$root" <<SETTINGS
 WORKLOAD='$workload'
 FIO='$fio_options --time_based --runtime=$seconds --size=1g'
 IPERF3='$iperf3_options -t $seconds'
@@ -268,10 +247,7 @@ arm64)
     append+=" console=ttyAMA0"
     ;;
 esac
-if [[ -n $cards ]]; then
-    iperf3 -s -p $port -B 127.0.0.1 >"$work/iperf3.log" 2>&1 &
-    server=$!
-fi
+[[ -z $cards ]] || serve_iperf3 $port
 
 # 5. The recording.
 say "recording: $iommu, $workload ($devices), $unmap, Linux $release, QEMU with $accel"
