@@ -15,6 +15,12 @@ fail() {
     exit 1
 }
 
+# cannot MESSAGE: the same where this machine is the obstacle: packages, rights, speed.
+cannot() {
+    say "${0##*/}: $*"
+    exit 3
+}
+
 # usage MESSAGE: a mistake on the command line.
 usage() {
     say "${0##*/}: $*; see ${0##*/} --help"
@@ -69,13 +75,13 @@ install_tools() {
     done
     [[ ${#want[@]} -gt 0 ]] || return 0
     command -v apt-get >/dev/null ||
-        fail "needs ${want[*]}; install them (this script knows Debian's apt-get only)"
-    [[ $(id -u) == 0 ]] || fail "needs ${want[*]}; run it as root, or: apt-get install ${want[*]}"
+        cannot "needs ${want[*]}; install them (this script knows Debian's apt-get only)"
+    [[ $(id -u) == 0 ]] || cannot "needs ${want[*]}; run it as root, or: apt-get install ${want[*]}"
     say "installing ${want[*]}"
     apt-get update -qq >&2 || say "the package lists could not be renewed; trying with the old ones"
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${want[@]}" \
         >"$work/apt.log" 2>&1 ||
-        fail "apt-get could not install ${want[*]}: $(tail -n 1 "$work/apt.log")"
+        cannot "apt-get could not install ${want[*]}: $(tail -n 1 "$work/apt.log")"
 }
 
 # private_apt ARCH: package lists and downloads of an architecture in a folder of our own. The
@@ -92,7 +98,7 @@ private_apt() {
         # Other sources than Debian's may lack the architecture.
         apt-get "${apt_options[@]}" update >"$work/apt.log" 2>&1 || true
         apt-cache "${apt_options[@]}" show busybox-static >/dev/null 2>&1 ||
-            fail "no package lists of $arch: $(tail -n 1 "$work/apt.log"); check /etc/apt/sources.list and the network"
+            cannot "no package lists of $arch: $(tail -n 1 "$work/apt.log"); check /etc/apt/sources.list and the network"
         touch "$home/lists-are-here"
     fi
 }
@@ -105,10 +111,10 @@ unpack_programs() {
     mkdir -p "$dir"
     say "fetching $*"
     apt-get "${apt_options[@]}" install -s --no-install-recommends "$@" >"$work/closure" 2>"$work/apt.log" ||
-        fail "apt-get knows no $*: $(tail -n 1 "$work/apt.log")"
+        cannot "apt-get knows no $*: $(tail -n 1 "$work/apt.log")"
     apt-get "${apt_options[@]}" install -y --no-install-recommends --download-only "$@" \
         >"$work/apt.log" 2>&1 ||
-        fail "apt-get could not fetch $*: $(tail -n 1 "$work/apt.log")"
+        cannot "apt-get could not fetch $*: $(tail -n 1 "$work/apt.log")"
     while read -r package; do
         deb=$(find "$archives" -name "${package}_*.deb" | sort -V | tail -n 1)
         [[ -n $deb ]] || fail "apt-get fetched no $package; empty ${cache:-$work} and try again"
@@ -126,7 +132,7 @@ kernel_package() {
     fi
     found=$(apt-cache "${apt_options[@]}" search --names-only "^linux-image-${series//./\\.}[.+][^ ]*-$arch\$" |
         cut -d' ' -f1 | grep -vE -- '-(rt|cloud|dbg|unsigned)' | sort -V | tail -n 1)
-    [[ -n $found ]] || fail "no package linux-image-$series* of $arch; name one with --kernel linux-image-..."
+    [[ -n $found ]] || cannot "no package linux-image-$series* of $arch; name one with --kernel linux-image-..."
     echo "$found"
 }
 
@@ -137,7 +143,7 @@ fetch_kernel() {
     say "fetching $package"
     apt-get "${apt_options[@]}" install -y --no-install-recommends --download-only "$package" \
         >"$work/apt.log" 2>&1 ||
-        fail "apt-get could not fetch $package: $(tail -n 1 "$work/apt.log")"
+        cannot "apt-get could not fetch $package: $(tail -n 1 "$work/apt.log")"
     deb=$(find "$archives" -name "${package}_*.deb" | sort -V | tail -n 1)
     mkdir -p "$dir"
     dpkg -x "$deb" "$dir"
@@ -265,7 +271,7 @@ run_machine() {
     if ! grep -q "recording complete" "$console"; then
         say "--- the end of the console:"
         tail -n 15 "$console" >&2
-        [[ $status == 124 ]] && fail "the guest did not end within $limit s; give more with --limit"
+        [[ $status == 124 ]] && cannot "the guest did not end within $limit s; give more with --limit"
         fail "the guest ended without its recording (QEMU's status $status)"
     fi
 }

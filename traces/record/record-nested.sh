@@ -21,7 +21,7 @@ bundle imported and verified, and what it was made of:
   --workload dd|fio|iperf3  the work; iperf3 assigns an e1000e instead of the NVMe (dd)
   --fio 'OPTIONS'      fio's (--ioengine=libaio --rw=randread --bs=4k --iodepth=8)
   --iperf3 'OPTIONS'   iperf3's (-R, that is, receive)
-  --seconds N          of fio and iperf3, on the inner guest's clock; dd: 200 requests per N and size (3)
+  --seconds N          of fio and iperf3, on the inner guest's clock; dd moves N MiB each way with each size (2)
   --kernel SERIES      of both guests: 6.1 or a package's name (6.1)
   --accel auto|kvm|tcg of the outer machine; the inner one is emulated (auto)
   --memory MIB         of the inner guest (512)
@@ -30,11 +30,13 @@ bundle imported and verified, and what it was made of:
   --ioasim FILE        the program (built from this checkout)
   --help
 
+Exit codes: 1 failed or something differs, 2 usage, 3 this machine cannot (packages, rights, --limit).
+
 Emulation in emulation is slow: 5 to 15 minutes.
 HELP
 }
 
-workload=dd seconds=3 series=6.1 accel=auto memory=512 limit=3600 cache='' ioasim='' output=''
+workload=dd seconds=2 series=6.1 accel=auto memory=512 limit=3600 cache='' ioasim='' output=''
 fio_options='--ioengine=libaio --rw=randread --bs=4k --iodepth=8' iperf3_options=-R
 while [[ $# -gt 0 ]]; do
     case $1 in
@@ -107,7 +109,7 @@ write_settings "$inner" <<SETTINGS
 WORKLOAD='$workload'
 FIO='$fio_options --time_based --runtime=$seconds --size=1g'
 IPERF3='$iperf3_options -t $seconds'
-DD_COUNT=$((seconds * 70))
+DD_KIB=$((seconds * 1024))
 CARDS='$cards'
 PORT=$port
 EVENTS='iommu intel_iommu'

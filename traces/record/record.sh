@@ -19,7 +19,7 @@ Boots a Debian kernel in QEMU with an emulated IOMMU, runs a workload in it, and
   --workload fio|iperf3|both|dd     the work (fio)
   --fio 'OPTIONS'      fio's (--ioengine=libaio --rw=randread --bs=4k --iodepth=32)
   --iperf3 'OPTIONS'   iperf3's (-R, that is, receive)
-  --seconds N          of the work, on the guest's clock (3)
+  --seconds N          of the work, on the guest's clock; dd: 8 N MiB each way with each size (3)
   --devices LIST       of nvme, e1000e, virtio-net, separated by commas
                        (nvme for fio and dd, e1000e for iperf3, nvme,e1000e for both)
   --unmap strict|lazy  (strict)
@@ -35,6 +35,8 @@ Boots a Debian kernel in QEMU with an emulated IOMMU, runs a workload in it, and
   --cache DIR          keep downloaded packages there, for the next run
   --ioasim FILE        the program (built from this checkout)
   --help
+
+Exit codes: 1 failed or something differs, 2 usage, 3 this machine cannot (packages, rights, --limit).
 
 Installs QEMU and small tools with apt-get where they are missing (as root). Everything else
 is unpacked into a temporary folder.
@@ -216,7 +218,7 @@ write_settings "$root" <<SETTINGS
 WORKLOAD='$workload'
 FIO='$fio_options --time_based --runtime=$seconds --size=1g'
 IPERF3='$iperf3_options -t $seconds'
-DD_COUNT=$((seconds * 200))
+DD_KIB=$((seconds * 8192))
 CARDS='$cards'
 PORT=$port
 EVENTS='$events'

@@ -103,6 +103,8 @@ struct Import<L, S> {
     request: Option<(u32, Request)>,
     /// The log names the mappings that a request removes.
     names_mappings: bool,
+    /// Time of the last event.
+    last: u64,
     counts: Counts,
 }
 
@@ -118,6 +120,7 @@ impl<L: LineSource, S: EventSink> Import<L, S> {
             accesses: FxHashMap::default(),
             request: None,
             names_mappings: false,
+            last: 0,
             counts: Counts::default(),
         }
     }
@@ -194,7 +197,9 @@ impl<L: LineSource, S: EventSink> Import<L, S> {
     }
 
     fn write(&mut self, time: i64, mut event: Event) -> Result<()> {
-        event.time_ns = u64::try_from(time).unwrap_or(0);
+        // A request is written when the next line shows its end.
+        self.last = self.last.max(u64::try_from(time).unwrap_or(0));
+        event.time_ns = self.last;
         self.counts.events += 1;
         self.sink.push(&event)
     }
@@ -299,8 +304,7 @@ impl<L: LineSource, S: EventSink> Import<L, S> {
         self.counts.passed += 1;
         let flags = Flags(u32::from(access.rights)).with(Flags::OUT_KNOWN);
         let addrs = (access.addr, access.addr);
-        // It happened when it was logged, but times never go back.
-        self.dma(access.time.max(0), DomainId::PARENT, access.endpoint, addrs, flags)
+        self.dma(access.time, DomainId::PARENT, access.endpoint, addrs, flags)
     }
 
     fn dma(
