@@ -1,8 +1,9 @@
-//! One line of the kernel's ftrace text (`trace`, `trace_pipe`, or what
-//! `trace-cmd report` prints).
+//! One line of the kernel's ftrace text (`trace`, `trace_pipe`), or of what
+//! `trace-cmd report` or `perf script` print of the same events.
 //!
-//! `TASK-PID [CPU] FLAGS SECONDS: EVENT: TEXT`. Task names hold any
-//! character, so a line is read from its ` [CPU] ` on.
+//! `TASK-PID [CPU] FLAGS SECONDS: EVENT: TEXT`; perf has `TASK PID [CPU]` and
+//! `SYSTEM:EVENT`. Task names hold any character, so a line is read from its
+//! ` [CPU] ` on.
 
 use super::bytes::Cursor;
 
@@ -50,12 +51,35 @@ pub(crate) enum Event<'a> {
 
 /// Takes a line apart.
 pub(crate) fn parse(bytes: &[u8]) -> Line<'_> {
+    let (prefix, name, mut args) = match split(bytes) {
+        Ok(parts) => parts,
+        Err(line) => return line,
+    };
+    let event = match name {
+        b"map" => map(&mut args),
+        b"unmap" => unmap(&mut args),
+        b"qi_submit" => qi_submit(&mut args),
+        b"tracing_mark_write" | b"print" => Some(Event::Marker(marker(args.rest()))),
+        b"attach_device_to_domain" => Some(Event::AttachDevice),
+        _ => return Line::Other(name),
+    };
+    match event {
+        Some(event) => Line::Event(prefix, event),
+        None => Line::Damaged("arguments of a known event cannot be read"),
+    }
+}
+
+/// What stands before the event, its name without the system's, and its text.
+///
+/// # Errors
+/// What the line is instead of an event.
+pub(crate) fn split(bytes: &[u8]) -> Result<(Prefix, &[u8], Cursor<'_>), Line<'_>> {
     let Some((cpu, pid, rest)) = find_cpu(bytes) else {
-        return without_cpu(bytes);
+        return Err(without_cpu(bytes));
     };
     let mut c = Cursor::new(rest);
     c.skip_spaces();
-    // The flags' column is absent with `irq-info` off and in trace-cmd's
+    // The flags' column is absent with `irq-info` off and in older trace-cmd's
     // report; a stamp begins with a digit and a flag column may, too
     // (preempt depth), so try the stamp first.
     let mut t = c;
@@ -69,7 +93,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Line<'_> {
             });
             match read {
                 Some(time) => time,
-                None => return Line::Damaged("time stamp cannot be read"),
+                None => return Err(Line::Damaged("time stamp cannot be read")),
             }
         }
     };
@@ -77,29 +101,31 @@ pub(crate) fn parse(bytes: &[u8]) -> Line<'_> {
     let Some(colon) = memchr::memmem::find(t.rest(), b": ")
         .or_else(|| t.rest().strip_suffix(b":").map(<[u8]>::len))
     else {
-        return Line::Damaged("no event name");
+        return Err(Line::Damaged("no event name"));
     };
     let name = &t.rest()[..colon];
     let name = match memchr::memrchr(b':', name) {
         Some(system) => &name[system + 1..],
         None => name,
     };
+    if name.is_empty() || !name.iter().all(|b| b.is_ascii_graphic()) {
+        return Err(Line::Damaged("event name cannot be read"));
+    }
     let mut args = Cursor::new(t.rest().get(colon + 2..).unwrap_or_default());
     args.skip_spaces();
-    let event = match name {
-        b"map" => map(&mut args),
-        b"unmap" => unmap(&mut args),
-        b"qi_submit" => qi_submit(&mut args),
-        b"tracing_mark_write" | b"print" => Some(Event::Marker(args.rest())),
-        b"attach_device_to_domain" => Some(Event::AttachDevice),
-        _ if name.iter().all(|b| b.is_ascii_graphic()) && !name.is_empty() => {
-            return Line::Other(name);
-        }
-        _ => return Line::Damaged("event name cannot be read"),
-    };
-    match event {
-        Some(event) => Line::Event(Prefix { time, cpu, pid }, event),
-        None => Line::Damaged("arguments of a known event cannot be read"),
+    Ok((Prefix { time, cpu, pid }, name, args))
+}
+
+/// A marker's text: trace-cmd and perf put the function's address or name before it.
+fn marker(text: &[u8]) -> &[u8] {
+    let writes = [&b"tracing_mark_write: "[..], b"tracing_mark_write+"];
+    match writes.iter().find_map(|w| text.strip_prefix(*w)) {
+        Some(rest) => match memchr::memmem::find(rest, b": ") {
+            // "tracing_mark_write+0x0: text"
+            Some(at) if rest.starts_with(b"0x") => &rest[at + 2..],
+            _ => rest,
+        },
+        None => text,
     }
 }
 
@@ -120,15 +146,17 @@ fn find_cpu(bytes: &[u8]) -> Option<(u32, u32, &[u8])> {
     None
 }
 
-/// `TASK-PID` with an optional `(TGID)` behind it.
+/// `TASK-PID` with an optional `(TGID)` behind it; perf: `TASK PID` or
+/// `TASK PID/TID`.
 fn pid(head: &[u8]) -> Option<u32> {
     let mut head = head.trim_ascii_end();
     if let Some(inner) = head.strip_suffix(b")") {
         let open = memchr::memrchr(b'(', inner)?;
         head = head[..open].trim_ascii_end();
     }
-    let dash = memchr::memrchr(b'-', head)?;
-    let mut c = Cursor::new(&head[dash + 1..]);
+    let before = memchr::memrchr3(b'-', b' ', b'/', head)?;
+    // perf shows an unknown task's id as -1.
+    let mut c = Cursor::new(&head[before + 1..]);
     let pid = c.dec()?;
     c.at_end().then_some(u32::try_from(pid).ok()?)
 }
@@ -238,6 +266,19 @@ mod tests {
             (
                 "   init-1  [001] .....  17.311398: tracing_mark_write: work begin: x",
                 Line::Event(at(17_311_398_000, 1, 1), Event::Marker(b"work begin: x")),
+            ),
+            // perf script, with and without the process.
+            (
+                "kworker/u4:0     9 [001]    11.082444:             iommu:unmap: IOMMU: iova=0x0000000000001000 - 0x0000000000002000 size=4096 unmapped_size=4096",
+                Line::Event(at(11_082_444_000, 1, 9), Event::Unmap { iova: 0x1000, size: 4096 }),
+            ),
+            (
+                "fio   77/78 [001]    11.082444:             iommu:unmap: IOMMU: iova=0x0000000000001000 - 0x0000000000002000 size=4096 unmapped_size=4096",
+                Line::Event(at(11_082_444_000, 1, 78), Event::Unmap { iova: 0x1000, size: 4096 }),
+            ),
+            (
+                "   init-1  [001] .....  17.311398: print: tracing_mark_write: work end",
+                Line::Event(at(17_311_398_000, 1, 1), Event::Marker(b"work end")),
             ),
             ("   init-1  [001] .....  17.3: sched_switch: a", Line::Other(b"sched_switch")),
             ("CPU:1 [LOST 1234 EVENTS]", Line::Lost(1234)),

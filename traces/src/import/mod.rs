@@ -2,6 +2,8 @@
 //!
 //! * [`qemu_log`]: a log of QEMU's emulated VT-d, AMD-Vi or SMMUv3, alone or
 //!   with the guest's ftrace;
+//! * [`kernel_trace`]: a kernel's ftrace, trace-cmd or perf recording alone;
+//! * [`virtio_iommu`]: a log of QEMU's virtio-iommu;
 //! * [`bundle`]: software nesting recorded at four levels.
 //!
 //! `docs/importing.md` tells users what is recorded, what is inferred and
@@ -23,6 +25,7 @@ mod ftrace_line;
 mod iotlb;
 mod join;
 mod joined;
+mod kernel;
 mod lines;
 mod model;
 mod nested;
@@ -34,11 +37,14 @@ mod report;
 mod single;
 mod tables;
 mod to_file;
+mod virtio;
 mod votes;
 mod window;
 
+pub use kernel::kernel_trace;
 pub use lines::{EventSink, LineSource, MemoryLines, MemorySink};
 pub use nested::{BundleInputs, bundle};
 pub use report::{DamagedLine, ImportReport, Options};
 pub use single::qemu_log;
 pub use to_file::{Inputs, TextKind, import_to_file, sniff};
+pub use virtio::virtio_iommu;

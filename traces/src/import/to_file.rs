@@ -33,9 +33,11 @@ pub enum Inputs {
 pub enum TextKind {
     /// Output of QEMU's `log` trace backend.
     QemuLog,
+    /// The same of a virtio-iommu.
+    VirtioIommu,
     /// The kernel's ftrace text.
     Ftrace,
-    /// Neither, as far as its first lines tell.
+    /// None of them, as far as its first lines tell.
     Unknown,
 }
 
@@ -52,18 +54,23 @@ pub fn sniff(path: &Path) -> Result<TextKind> {
         }
         match qemu_line::parse(line.bytes).1 {
             qemu_line::Line::Event(_) => return Ok(TextKind::QemuLog),
+            qemu_line::Line::Other(name) if name.starts_with(b"virtio_iommu_") => {
+                return Ok(TextKind::VirtioIommu);
+            }
             qemu_line::Line::Other(name)
                 if Model::of_event(name).is_some()
-                    || [&b"vfio_"[..], b"virtio_iommu_", b"riscv_iommu"]
-                        .iter()
-                        .any(|p| name.starts_with(p)) =>
+                    || [&b"vfio_"[..], b"riscv_iommu"].iter().any(|p| name.starts_with(p)) =>
             {
                 return Ok(TextKind::QemuLog);
             }
             _ => {}
         }
-        if let ftrace_line::Line::Event(..) = ftrace_line::parse(line.bytes) {
-            return Ok(TextKind::Ftrace);
+        match ftrace_line::parse(line.bytes) {
+            ftrace_line::Line::Event(..) => return Ok(TextKind::Ftrace),
+            ftrace_line::Line::Other(name) if name.starts_with(b"dma_") => {
+                return Ok(TextKind::Ftrace);
+            }
+            _ => {}
         }
     }
     Ok(TextKind::Unknown)
@@ -82,6 +89,22 @@ pub fn import_to_file(
 ) -> Result<(ImportReport, Summary)> {
     let mut writer = TraceWriter::create(output)?;
     let (mut report, sources, importer) = match inputs {
+        Inputs::Log { log, guest_ftrace: None } if sniff(log)? == TextKind::Ftrace => {
+            let (report, lines) = super::kernel_trace(|| open_text(log), &mut writer, options)?;
+            let importer = report.importer.to_owned();
+            (report, vec![lines.finish("guest-ftrace")?], importer)
+        }
+        Inputs::Log { log, guest_ftrace } if sniff(log)? == TextKind::VirtioIommu => {
+            if guest_ftrace.is_some() {
+                return Err(import_error(
+                    log,
+                    "a log of virtio-iommu holds the guest's maps and unmaps itself; import it without --guest-ftrace",
+                ));
+            }
+            let (report, lines) = super::virtio_iommu(open_text(log)?, &mut writer, options)?;
+            let importer = report.importer.to_owned();
+            (report, vec![lines.finish("qemu-log")?], importer)
+        }
         Inputs::Log { log, guest_ftrace } => {
             expect_log(log, "as the log")?;
             if let Some(ftrace) = guest_ftrace {
@@ -151,7 +174,7 @@ fn expect_log(path: &Path, role: &str) -> Result<()> {
 
 fn expect_ftrace(path: &Path, role: &str) -> Result<()> {
     match sniff(path)? {
-        TextKind::QemuLog => Err(import_error(
+        TextKind::QemuLog | TextKind::VirtioIommu => Err(import_error(
             path,
             format!(
                 "this is a QEMU log, but it was given as {role}; an ftrace text belongs there (iommu:map, qi_submit)"

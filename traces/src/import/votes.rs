@@ -34,8 +34,17 @@ const WINDOW_NS: i64 = 2_000_000;
 const RIVAL_NS: i64 = 20_000_000;
 /// Votes that are enough.
 const ENOUGH: usize = 8;
-/// An effect is looked for up to this much behind its cause, 20 ms.
+/// An effect is looked for up to this much behind its cause, 20 ms; longer
+/// where the search saw longer delays, up to 1 s.
 const DELAY_NS: i64 = 20_000_000;
+const LONGEST_DELAY_NS: i64 = 1_000_000_000;
+/// Causes and effects without a like that show where delays begin, ...
+const LEAST_ALONE: usize = 256;
+/// ... if half of their differences are no further apart than this, 500 ms, ...
+const SPREAD_NS: i64 = 500_000_000;
+/// ... and there one part in this many lies within 1 ms.
+const EDGE_SHARE: usize = 100;
+const EDGE_NS: i64 = 1_000_000;
 /// ... and this much before, should the clocks drift, 500 us.
 const SLACK_NS: i64 = 500_000;
 /// Delays remembered, to follow the clocks' difference, ...
@@ -73,6 +82,8 @@ pub(crate) struct Votes {
     /// Both sides have usable clocks.
     pub(crate) timed: bool,
     offset: Option<i64>,
+    /// How long a device may take, in ns.
+    delay: i64,
     epoch: u64,
     /// Maps with their first misses, and unmaps with their invalidations.
     pub(crate) matched: u64,
@@ -292,9 +303,13 @@ impl Votes {
             places.into_values().filter(|(a, b)| !a.is_empty() && !b.is_empty()).collect();
         // What occurs seldom tells most.
         places.sort_unstable_by_key(|(a, b)| a.len() * b.len());
-        let Some(offset) = RARE.iter().find_map(|most| elect(&votes(&places, *most))) else {
-            return false;
-        };
+        let found = RARE
+            .iter()
+            .find_map(|most| elect(&votes(&places, *most)))
+            .map(|offset| (offset, DELAY_NS))
+            .or_else(|| edge(&votes(&places, 1)));
+        let Some((offset, delay)) = found else { return false };
+        self.delay = delay;
         self.epoch += 1;
         self.resyncs += u64::from(self.epoch > 1);
         self.lost = 0;
@@ -321,7 +336,7 @@ impl Votes {
             self.offset = None;
             return None;
         }
-        let latest = earliest.saturating_add(DELAY_NS);
+        let latest = earliest.saturating_add(self.delay);
         if !self.first_ended && self.first.back().is_none_or(|t| t.time <= latest) {
             return Some(Needs { first: true, second: false });
         }
@@ -414,6 +429,38 @@ fn onset(delays: &[i64]) -> Option<i64> {
             .find(|(first, last)| last.saturating_sub(**first) <= within)
             .map(|(first, _)| *first)
     })
+}
+
+/// Where delays begin, and how long they get, by the (sorted) differences of
+/// causes and effects that have no like: nearly all of them are true pairs. A
+/// ring of receive buffers gives its pages to the device long before they are
+/// used (the first ones seconds), so delays have no peak; but none is negative,
+/// and some are short.
+fn edge(differences: &[i64]) -> Option<(i64, i64)> {
+    if differences.len() < LEAST_ALONE {
+        return None;
+    }
+    let mut end = 0;
+    let (start, n) = (0..differences.len())
+        .map(|start| {
+            let last = differences[start].saturating_add(SPREAD_NS);
+            end += differences[end..].iter().take_while(|d| **d <= last).count();
+            (start, end - start)
+        })
+        .max_by_key(|(start, n)| (*n, std::cmp::Reverse(*start)))?;
+    if n * 2 < differences.len() {
+        return None;
+    }
+    let near = &differences[start..start + n];
+    let share = (n / EDGE_SHARE).max(2);
+    let first = near
+        .iter()
+        .zip(&near[share..])
+        .find(|(first, last)| last.saturating_sub(**first) <= EDGE_NS)
+        .map(|(first, _)| first)?;
+    let high = near[n - 1 - n / 10];
+    let longest = high.saturating_sub(*first).saturating_mul(2);
+    Some((*first, longest.clamp(DELAY_NS, LONGEST_DELAY_NS)))
 }
 
 /// The top bits are left to the seam, the lowest tells maps from unmaps.

@@ -55,6 +55,33 @@ proptest! {
         prop_assert!(n * 10 >= both * 9, "{n} of {both}");
     }
 
+    /// Pages wait in a ring for their turn; a few are used at once.
+    #[test]
+    fn a_ring_of_buffers(
+        offset in -1_000_000_000_000i64..1_000_000_000_000,
+        ring in 20_000_000..80_000_000i64,
+        events in proptest::collection::vec((0..20u8, 0.0..1.0f64, 10_000..90_000i64), 2500..3000),
+    ) {
+        let events: Vec<_> = events
+            .iter()
+            .zip(0u64..)
+            .map(|((what, turn, gap), i)| {
+                let long = 10_000_000 + (ring as f64 * turn) as i64;
+                let delay = if *what == 0 { 60_000 } else { long };
+                // Pages repeat, with other contents.
+                (i % 600, i, *gap, delay, 2)
+            })
+            .collect();
+        let mut votes = Votes::default();
+        feed(&mut votes, offset, &events);
+        let mut n = 0;
+        while let Some(pair) = votes.next_pair() {
+            n += 1;
+            prop_assert!((pair.offset - offset).abs() <= EDGE_NS, "{}", pair.offset - offset);
+        }
+        prop_assert!(n * 10 >= events.len() * 8, "{n}");
+    }
+
     #[test]
     fn strangers_are_not_joined(seed: u64) {
         let mut votes = Votes::default();
