@@ -43,8 +43,8 @@ impl IntervalLatencies {
             index = at.since(self.start).0 / self.interval.0;
         }
         let histogram = self.kinds[kind][index as usize].get_or_insert_with(empty);
-        // Capped as in `Latencies`: within a growing histogram's reach.
-        histogram.saturating_record(latency.ns().min(LONGEST_NS));
+        // Capped as in `Latencies`.
+        histogram.record(latency.ns().min(LONGEST_NS)).expect("the histogram grows as needed");
     }
 
     #[cold]
