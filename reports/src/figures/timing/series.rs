@@ -37,7 +37,7 @@ pub(super) fn figure(runs: &[Timed<'_>]) -> Result<Option<Figure>> {
             rows.push(vec![
                 format!("{}, {}", r.name, duration(s.interval_ns.saturating_mul(i as u64))),
                 rate(Some(per_second(*n, s.interval_ns) / 1e3)),
-                rate((*n > 0).then_some(s.latency_mean_ns[i])),
+                rate(s.latency_mean_ns.get(i).copied().filter(|_| *n > 0)),
             ]);
         }
     }
