@@ -2,6 +2,7 @@
 
 pub mod device;
 mod parent_change;
+mod records;
 mod study;
 pub mod tools;
 
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use parent_change::{Overlay, ParentChange};
+pub use records::{Histograms, TimelineArgs, WHOLE};
 pub use study::{ParentChangeStudy, Study};
 
 /// Replays guests' DMA map / unmap / invalidate / access traces through
@@ -80,6 +82,9 @@ pub struct Compare {
     /// Folder for index.html, result.json and runs.csv.
     #[arg(short, long, value_name = "DIR", default_value = "ioasim-report")]
     pub output: PathBuf,
+    /// Records of simulated time.
+    #[command(flatten)]
+    pub histograms: Histograms,
     /// Check every translation against the recording and the reference model (slower).
     #[arg(long)]
     pub verify: bool,
@@ -109,6 +114,12 @@ pub struct Replay {
     /// Write the result as JSON to a file, or to stdout with `-`.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Records of simulated time.
+    #[command(flatten)]
+    pub histograms: Histograms,
+    /// Likewise.
+    #[command(flatten)]
+    pub timeline: TimelineArgs,
 }
 
 /// `ioasim trace`.

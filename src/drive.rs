@@ -8,6 +8,7 @@ use ioasim_sim::config::Config;
 use ioasim_sim::events::Chunk;
 use ioasim_sim::replay::{Replay, ReplayError};
 use ioasim_sim::results::RunResult;
+use ioasim_sim::results::records::{Records, Watch};
 use ioasim_traces::file::TraceReader;
 
 use crate::Interrupted;
@@ -25,6 +26,9 @@ pub fn open(path: Option<&Path>) -> Result<TraceReader> {
     }
 }
 
+/// What a replay gives: its result, and the records that were asked for.
+pub type Watched = (RunResult, Option<Records>);
+
 /// Replays a trace under every configuration on `threads` threads (0 = one per
 /// core). Results are in the order of `configs`, whatever the threads.
 ///
@@ -34,11 +38,12 @@ pub fn replay_all(
     reader: &TraceReader,
     configs: &[Config],
     verify: bool,
+    watch: &Watch,
     threads: usize,
     quiet: bool,
-) -> Result<Vec<RunResult>> {
+) -> Result<Vec<Watched>> {
     let info = reader.info();
-    let replays = FanOut::new(configs.iter().map(|c| Replay::new(c, &info, verify)));
+    let replays = FanOut::new(configs.iter().map(|c| Replay::watched(c, &info, verify, watch)));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if threads == 0 { cores } else { threads }.clamp(1, configs.len().max(1));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
@@ -56,9 +61,9 @@ pub fn replay_all(
     })?;
     progress.finish();
     let replays = replays.finish()?;
-    let mut runs: Vec<RunResult> =
-        replays.into_iter().map(Replay::finish).collect::<Result<_, _>>()?;
-    for run in &mut runs {
+    let mut runs: Vec<Watched> =
+        replays.into_iter().map(Replay::finish_watched).collect::<Result<_, _>>()?;
+    for (run, _) in &mut runs {
         tell_what_is_made_up(reader, run);
     }
     Ok(runs)

@@ -10,6 +10,7 @@ mod drive;
 mod fan_out;
 mod progress;
 mod study;
+mod timeline;
 
 use std::io::ErrorKind;
 use std::process::ExitCode;

@@ -11,6 +11,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A histogram cannot be encoded.
+    #[error("a histogram cannot be encoded: {0}; report this as a defect of ioasim")]
+    Histogram(String),
     /// The file cannot be opened or read.
     #[error("cannot read {}: {source}; check the path and its permissions", .path.display())]
     Read {

@@ -87,6 +87,9 @@ pub(crate) fn findings(document: &Document) -> Vec<Finding> {
     let time = "Times are simulated from constants, some of which are assumptions; none was \
                 recorded. Which configuration is faster on a given machine depends on that \
                 machine's constants.";
+    let timed: Vec<_> =
+        runs.iter().filter_map(|r| Some((r.name.as_str(), r.run.timing.as_ref()?))).collect();
+    out.extend(timing::how_long(&timed).map(|text| finding("Simulated time.", text)));
     let limits = if simulates_time(&runs) { time } else { no_time };
     out.push(finding("What this does not say.", limits.into()));
     out

@@ -5,6 +5,7 @@
 //! says otherwise (`*_bytes`, `*_ns`). Keys are added, never renamed, within
 //! one schema version.
 
+pub mod records;
 pub mod timing;
 
 use serde::{Deserialize, Serialize};

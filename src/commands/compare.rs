@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use ioasim_reports::{render_comparison, write_all};
 
+use super::records;
 use crate::cli::Compare;
 use crate::{configs, document, drive};
 
@@ -16,11 +17,16 @@ pub fn run(args: &Compare, quiet: bool) -> Result<()> {
     let configs = configs::load_all(&names, &settings)?;
     let trace = args.trace.as_deref();
     let reader = drive::open(trace)?;
-    let runs = drive::replay_all(&reader, &configs, args.verify, usize::from(args.threads), quiet)?;
+    let watch = records::watch(&configs, &args.histograms, None)?;
+    let threads = usize::from(args.threads);
+    let watched = drive::replay_all(&reader, &configs, args.verify, &watch, threads, quiet)?;
+    let (runs, kept): (Vec<_>, Vec<_>) = watched.into_iter().unzip();
+    let histograms = records::write_histograms(&args.histograms, &configs, &kept)?;
     let failed = super::replay::failures(&runs);
     let documents = [document::assemble(&reader, trace, runs)?];
     let written = write_all(&args.output, &documents)?;
     super::print(render_comparison(&documents, Some(&written)).as_bytes())?;
+    super::print(histograms.as_bytes())?;
     if !failed.is_empty() {
         bail!("verification found differences under {}", failed.join(", "));
     }

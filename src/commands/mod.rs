@@ -3,6 +3,7 @@
 mod compare;
 mod generate;
 mod preset;
+mod records;
 mod replay;
 mod report;
 mod study;

@@ -7,6 +7,7 @@
 //! * [`import`]: text logs to events.
 //! * [`exchange`]: other programs' formats, out and in.
 //! * [`generate`]: parent-change workloads, over a trace or a made-up guest.
+//! * [`perfetto`]: an encoder of Perfetto's timelines.
 //! * [`stats`]: what `ioasim trace info` prints.
 //! * [`tools`]: slice, merge, replicate, anonymize, diff.
 //! * [`sample()`]: a small trace inside the program.
@@ -19,6 +20,7 @@ pub mod file;
 pub mod generate;
 pub mod import;
 pub mod input;
+pub mod perfetto;
 mod sample;
 pub mod stats;
 pub mod tools;

@@ -1,6 +1,6 @@
 //! Curves of several policies over one parameter, logarithmic axes.
 
-use super::canvas::{Anchor, Canvas, Frame, draw};
+use super::canvas::{Anchor, Canvas, Frame, draw, text_width};
 use super::palette::{Role, Slot};
 use super::{DataTable, Size};
 use crate::error::Result;
@@ -57,12 +57,14 @@ impl Curves {
         let wide = size == Size::Wide;
         let (width, text) = (size.width(), size.text());
         let step = text + 7;
-        let key_rows = if wide { 0 } else { self.curves.len().div_ceil(2) as i32 };
+        let longest = self.curves.iter().map(|c| text_width(&c.name, text)).max().unwrap_or(0);
+        let columns = if longest + 60 > width / 2 { 1 } else { 2 };
+        let key_rows = if wide { 0 } else { self.curves.len().div_ceil(columns) as i32 };
         let top = 12 + key_rows * step;
         let frame = Frame {
             x0: 58,
             y0: top,
-            x1: if wide { width - 128 } else { width - 14 },
+            x1: if wide { width - (longest + 24).clamp(128, 300) } else { width - 14 },
             y1: top + if wide { 290 } else { 270 },
         };
         let ys = || self.curves.iter().flat_map(|c| c.points.iter().map(|p| p.1));
@@ -110,7 +112,7 @@ impl Curves {
                     c.rect(dot, Role::Run(curve.slot))?;
                 }
             }
-            if wide { self.names(c, frame, step, &py) } else { self.key(c, width, step) }
+            if wide { self.names(c, frame, step, &py) } else { self.key(c, width, columns, step) }
         })
     }
 
@@ -145,10 +147,10 @@ impl Curves {
     }
 
     /// Names above the plot.
-    fn key(&self, c: &Canvas<'_>, width: i32, step: i32) -> Result<()> {
+    fn key(&self, c: &Canvas<'_>, width: i32, columns: usize, step: i32) -> Result<()> {
         for (i, curve) in self.curves.iter().enumerate() {
-            let x = 6 + (i as i32 % 2) * width / 2;
-            let y = 10 + (i as i32 / 2) * step;
+            let x = 6 + (i % columns) as i32 * width / 2;
+            let y = 10 + (i / columns) as i32 * step;
             c.line(&[(x, y), (x + 34, y)], Role::Run(curve.slot), 2)?;
             c.text((x + 42, y), &curve.name, Anchor::Start, Role::Ink)?;
         }

@@ -13,11 +13,13 @@ mod palette;
 mod shadow_time;
 mod shadow_work;
 mod timeline;
+mod timing;
 mod walk_reads;
 
 pub(crate) use curves::{Curve, Curves};
 pub(crate) use palette::Slot;
 pub(crate) use palette::{PATTERNS, slot_class, slots};
+pub(crate) use timing::timing;
 
 use crate::document::Document;
 use crate::error::Result;

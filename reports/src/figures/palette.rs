@@ -79,6 +79,8 @@ pub(crate) enum Role {
     RunEdge(Slot),
     /// A miss cause: cold, capacity, conflict, invalidation.
     Cause(u8),
+    /// A part of a whole of time, 0 to 6.
+    Part(u8),
 }
 
 const PLAIN: [(Role, &str); 7] = [
@@ -91,6 +93,9 @@ const PLAIN: [(Role, &str); 7] = [
     (Role::Shade, "shade"),
 ];
 
+/// Colours of parts of time.
+const PARTS: u8 = 7;
+
 /// The first two bytes of every sentinel.
 const SENTINEL: (u8, u8) = (0x01, 0xfe);
 
@@ -102,6 +107,7 @@ impl Role {
             Role::RunArea(slot) => 0x30 + slot.0,
             Role::RunEdge(slot) => 0x50 + slot.0,
             Role::Cause(i) => 0x40 + i,
+            Role::Part(i) => 0x60 + i,
             plain => PLAIN.iter().position(|(r, _)| *r == plain).map_or(0, |i| i as u8),
         };
         RGBColor(SENTINEL.0, SENTINEL.1, code)
@@ -124,14 +130,21 @@ pub(super) fn classes() -> Vec<(String, String)> {
     for i in 0..4 {
         out.push((hex(Role::Cause(i)), format!("c{i}")));
     }
+    for i in 0..PARTS {
+        out.push((hex(Role::Part(i)), format!("d{i}")));
+    }
     out
 }
 
-/// Hatches of the miss causes, so that they are told apart without colour;
+/// Hatches of the miss causes and of parts of time, so that they are told apart without colour;
 /// the page holds them once.
 pub(crate) const PATTERNS: &str = r#"<svg class="patterns" width="0" height="0" aria-hidden="true" focusable="false"><defs>
 <pattern id="hatch1" width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="7" height="7" class="p1"/><rect width="2" height="7" class="pl"/></pattern>
 <pattern id="hatch2" width="6" height="6" patternUnits="userSpaceOnUse"><rect width="6" height="6" class="p2"/><circle cx="3" cy="3" r="1.4" class="pl"/></pattern>
+<pattern id="hatch3" width="5" height="5" patternUnits="userSpaceOnUse"><rect width="5" height="5" class="q1"/><circle cx="2.5" cy="2.5" r="1.2" class="pl"/></pattern>
+<pattern id="hatch4" width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(-45)"><rect width="7" height="7" class="q2"/><rect width="2.5" height="7" class="pl"/></pattern>
+<pattern id="hatch5" width="6" height="6" patternUnits="userSpaceOnUse"><rect width="6" height="6" class="q4"/><rect width="2" height="6" class="pl"/></pattern>
+<pattern id="hatch6" width="6" height="6" patternUnits="userSpaceOnUse"><rect width="6" height="6" class="q6"/><rect width="6" height="2" class="pl"/></pattern>
 </defs></svg>"#;
 
 #[cfg(test)]
@@ -144,6 +157,6 @@ mod tests {
         let n = hex.len();
         hex.sort();
         hex.dedup();
-        assert_eq!((hex.len(), n), (41, 41));
+        assert_eq!((hex.len(), n), (48, 48));
     }
 }

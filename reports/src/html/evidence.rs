@@ -21,17 +21,29 @@ impl Evidence {
     pub(super) fn new(document: &Document, runs: &[Named<'_>]) -> Evidence {
         Evidence {
             recorded: recorded(document),
-            simulated: vec![
-                "IOTLB, paging-structure caches, page-table walks, traps and the shadow table of \
-                 each configuration."
-                    .into(),
-                "The events are replayed in their recorded order; recorded times only place them \
-                 on the time axis."
-                    .into(),
-            ],
+            simulated: simulated(runs),
             assumed: assumed(document, runs),
         }
     }
+}
+
+fn simulated(runs: &[Named<'_>]) -> Vec<String> {
+    let mut out: Vec<String> = vec![
+        "IOTLB, paging-structure caches, page-table walks, traps and the shadow table of each \
+         configuration."
+            .into(),
+        "The events are replayed in their recorded order; recorded times only place them on the \
+         time axis."
+            .into(),
+    ];
+    if runs.iter().any(|r| r.run.timing.is_some()) {
+        out.push(
+            "Every duration, latency, throughput, waiting time and utilisation: made from the \
+             constants of simulated time, whose sources are listed with them."
+                .into(),
+        );
+    }
+    out
 }
 
 fn recorded(document: &Document) -> Vec<String> {
@@ -166,6 +178,7 @@ fn assumed(document: &Document, runs: &[Named<'_>]) -> Vec<String> {
         };
         out.push(format!("In {}, {what}: {why}.", list(&names)));
     }
+    out.extend(super::constants::assumed(runs));
     if out.is_empty() {
         out.push("Nothing beyond the configurations themselves.".into());
     }

@@ -5,6 +5,7 @@
 //! comes from a file: minijinja escapes what it inserts, plotters what it
 //! draws, and only this module marks strings as safe.
 
+mod constants;
 mod context;
 mod evidence;
 mod exposure;

@@ -48,7 +48,7 @@ struct Compared {
 
 /// A figure as the template needs it.
 #[derive(Serialize)]
-struct Drawn {
+pub(super) struct Drawn {
     id: String,
     title: String,
     caption: Vec<Piece>,
@@ -73,7 +73,7 @@ struct Configurations {
 }
 
 /// A piece of a sentence, and whether it is a configuration's name.
-type Piece = (String, bool);
+pub(super) type Piece = (String, bool);
 
 /// Outcome of the verified runs.
 #[derive(Serialize)]
@@ -129,7 +129,7 @@ impl Section {
             figures: drawn,
             devices,
             exposure: super::exposure::table(&runs),
-            timing: timing(&runs),
+            timing: timing(&id, &runs)?,
             evidence: Evidence::new(document, &runs),
             configurations: configurations(&runs),
             counters: counters(&runs)?,
@@ -146,7 +146,7 @@ impl Section {
 }
 
 impl Drawn {
-    fn new(section: &str, names: &[&str], f: Figure) -> Drawn {
+    pub(super) fn new(section: &str, names: &[&str], f: Figure) -> Drawn {
         Drawn {
             id: format!("{section}-{}", f.id),
             table: Table::of(f.table, f.title.clone()),
@@ -165,7 +165,7 @@ impl Drawn {
 
 /// Splits a sentence where configurations are named, so that the page can keep
 /// a name together.
-fn pieces(text: &str, names: &[&str]) -> Vec<Piece> {
+pub(super) fn pieces(text: &str, names: &[&str]) -> Vec<Piece> {
     let inside = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || "-_".contains(c));
     let mut out: Vec<Piece> = Vec::new();
     let mut plain = 0;

@@ -2,33 +2,59 @@
 
 use ioasim_sim::results::timing::TimingResult;
 
-use super::Named;
+use super::{Finding, Named};
 use crate::format::{factor, percent_sign, rate, thousands};
 
-/// Sentences about the runs that simulated time; none if none did.
-pub(crate) fn timing(runs: &[Named<'_>]) -> Vec<String> {
+/// Findings about the runs that simulated time; none if none did.
+pub(crate) fn timing(runs: &[Named<'_>]) -> Vec<Finding> {
     let timed: Vec<(&str, &TimingResult)> =
         runs.iter().filter_map(|r| Some((r.name.as_str(), r.run.timing.as_ref()?))).collect();
     let mut out = Vec::new();
-    let by_time = |(_, t): &&(&str, &TimingResult)| t.elapsed_ns;
-    if timed.len() > 1
-        && let (Some(fast), Some(slow)) =
-            (timed.iter().min_by_key(by_time), timed.iter().max_by_key(by_time))
-        && fast.1.elapsed_ns > 0
-        && fast.1.elapsed_ns < slow.1.elapsed_ns
-    {
-        let times = factor(slow.1.elapsed_ns as f64 / fast.1.elapsed_ns as f64);
-        out.push(format!(
-            "The trace's work takes {} ms of simulated time under {}, and {} ms, {times} times as \
-             long, under {}.",
-            ms(fast.1.elapsed_ns),
-            fast.0,
-            ms(slow.1.elapsed_ns),
-            slow.0,
-        ));
+    if let Some(text) = how_long(&timed) {
+        out.push(Finding { lead: "How long.".into(), text });
     }
-    out.extend(timed.iter().map(|(name, t)| one(name, t)));
+    out.extend(timed.iter().map(|(name, t)| {
+        let lead = if timed.len() > 1 { format!("{name}.") } else { "Where time goes.".into() };
+        Finding { lead, text: one(t) }
+    }));
     out
+}
+
+/// Which configuration is fast and which slow, in one sentence.
+pub(super) fn how_long(timed: &[(&str, &TimingResult)]) -> Option<String> {
+    let by_time = |(_, t): &&(&str, &TimingResult)| t.elapsed_ns;
+    let fast = timed.iter().min_by_key(by_time)?;
+    let slow = timed.iter().max_by_key(by_time)?;
+    if fast.1.elapsed_ns == 0 || fast.1.elapsed_ns == slow.1.elapsed_ns {
+        return None;
+    }
+    let times = factor(slow.1.elapsed_ns as f64 / fast.1.elapsed_ns as f64);
+    let mut text = format!(
+        "The trace's work takes {} ms of simulated time under {}, and {} ms, {times} times as \
+         long, under {}.",
+        ms(fast.1.elapsed_ns),
+        fast.0,
+        ms(slow.1.elapsed_ns),
+        slow.0,
+    );
+    // Without a vIOMMU there is no protection either: the bound, not a choice.
+    if fast.1.vcpus.vcpus == 0
+        && let Some(next) = timed.iter().filter(|(_, t)| t.vcpus.vcpus > 0).min_by_key(by_time)
+        && next.0 != slow.0
+    {
+        text += &format!(
+            " {} has no translation for the guest and is only the bound; of the others {} is \
+             fastest ({} ms).",
+            fast.0,
+            next.0,
+            ms(next.1.elapsed_ns),
+        );
+    }
+    if timed.iter().all(|(_, t)| t.mode == "closed-loop") {
+        text += " Pauses of the recording are left out: each event happens as soon as what it \
+                 depends on is done, so these are the shortest times that the mappings allow.";
+    }
+    Some(text)
 }
 
 fn ms(ns: u64) -> String {
@@ -36,41 +62,58 @@ fn ms(ns: u64) -> String {
 }
 
 /// Where one run's time goes.
-fn one(name: &str, t: &TimingResult) -> String {
-    let mut text = format!(
-        "Under {name}, an access takes {} ns on average, and one in a hundred takes {} ns or more",
-        rate(Some(t.latency.dma.mean_ns)),
-        thousands(t.latency.dma.p99_ns),
-    );
+fn one(t: &TimingResult) -> String {
+    let l = &t.latency.dma;
+    if l.count == 0 {
+        return "No device access was measured.".to_owned() + &vcpus(t);
+    }
+    let mut text = format!("A device access takes {} ns on average", rate(Some(l.mean_ns)));
+    // Three significant digits: closer values are the same.
+    if l.p99_ns as f64 <= l.p50_ns as f64 * 1.02 {
+        text += ", nearly always the same";
+    } else {
+        text += &format!(", and one in a hundred takes {} ns or more", thousands(l.p99_ns));
+    }
     if let Some((part, share)) = largest_part(t) {
         text += &format!("; most of it is {part} ({})", percent_sign(Some(share)));
     }
-    text.push('.');
-    if t.vcpus.vcpus == 0 || t.vcpus.utilisation == 0.0 {
-        return text + " The guest's CPUs do nothing for it.";
-    }
+    text + "." + &vcpus(t)
+}
+
+/// What the guest's CPUs have to do with it.
+fn vcpus(t: &TimingResult) -> String {
     let v = &t.vcpus;
+    if v.vcpus == 0 || v.utilisation == 0.0 {
+        return " The guest's CPUs have nothing to do for it.".into();
+    }
     let causes = [
         ("other work", v.think_ns),
-        ("mapping and unmapping", v.map_ns + v.unmap_ns),
-        ("preparing and queueing invalidations", v.prepare_ns + v.enqueue_ns),
-        ("waiting for a lock", v.lock_ns + v.vmm_lock_ns),
-        ("exits to the VMM and its work", v.trap_ns + v.vmm_ns),
+        ("the map and unmap calls themselves", v.map_ns.saturating_add(v.unmap_ns)),
+        ("preparing and writing invalidations", v.prepare_ns.saturating_add(v.enqueue_ns)),
+        ("waiting for a lock that another CPU holds", v.lock_ns.saturating_add(v.vmm_lock_ns)),
+        ("exits to the VMM and its work", v.trap_ns.saturating_add(v.vmm_ns)),
         ("waiting for hardware", v.hardware_ns),
     ];
-    let all: u64 = causes.iter().map(|(_, n)| n).sum();
+    let all = causes.iter().fold(0u64, |sum, (_, n)| sum.saturating_add(*n));
+    let mut text = String::new();
     if let Some((cause, n)) = causes.iter().max_by_key(|(_, n)| *n) {
         text += &format!(
-            " Its CPUs are busy with mappings for {} of the time, mostly with {cause} ({}).",
+            " Mapping, unmapping and invalidating keep the guest's {} busy for {} of the time \
+             ({} ms of CPU time), mostly with {cause} ({}).",
+            match v.vcpus {
+                1 => "CPU".to_owned(),
+                n => format!("{n} CPUs"),
+            },
             percent_sign(Some(v.utilisation)),
+            ms(all),
             percent_sign(crate::measure::ratio(*n, all)),
         );
     }
     let starved: u64 = t.devices.iter().map(|d| d.starved_ns).max().unwrap_or(0);
-    if t.mode == "closed-loop" && starved * 2 > t.elapsed_ns {
+    if t.mode == "closed-loop" && starved > t.elapsed_ns / 2 {
         text += &format!(
-            " The CPUs are what limits throughput: the device that waits most for its buffers \
-             to be mapped does so for {} of the time.",
+            " That, and not the devices, limits throughput: the device that waits longest for its \
+             buffers to be mapped does so for {} of the time.",
             percent_sign(crate::measure::ratio(starved.min(t.elapsed_ns), t.elapsed_ns)),
         );
     }

@@ -61,8 +61,11 @@ fn one(out: &mut String, document: &Document) {
     }
     super::exposure::section(out, &runs);
     super::timing::section(out, &runs, false);
-    for line in crate::summary::timing(&runs) {
-        paragraph(out, &line, 2);
+    for (i, f) in crate::summary::timing(&runs).into_iter().enumerate() {
+        if i == 0 {
+            out.push('\n');
+        }
+        paragraph(out, &format!("{} {}", f.lead, f.text), 2);
     }
     if runs.iter().any(|r| r.run.verify.is_some()) {
         out.push('\n');

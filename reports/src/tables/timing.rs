@@ -1,6 +1,6 @@
 //! Simulated time: what was waited for, and where it went.
 
-use ioasim_sim::results::timing::TimingResult;
+use ioasim_sim::results::timing::{LatencySummary, TimingResult};
 
 use super::{WIDTH, left, paragraph, right};
 use crate::format::{percent, rate, short_count, truncate, width};
@@ -31,8 +31,8 @@ fn ns(value: f64) -> String {
     rate(Some(value))
 }
 
-fn us(value: f64) -> String {
-    rate(Some(value / 1000.0))
+fn us(ns: Option<f64>) -> String {
+    rate(ns.map(|v| v / 1000.0))
 }
 
 /// The runs that simulated time, side by side.
@@ -45,13 +45,23 @@ pub(crate) fn overview(runs: &[Named<'_>]) -> Option<Grid> {
             rate(Some(t.requests_per_second / 1e3)),
             ns(t.latency.dma.mean_ns),
             short_count(t.latency.dma.p99_ns),
-            us(t.latency.invalidation.mean_ns),
-            us(t.latency.invalidation.p99_ns as f64),
+            us(per_call(&t.latency.map, &t.latency.map_invalidation)),
+            us(per_call(&t.latency.unmap, &t.latency.invalidation)),
             percent(Some(t.vcpus.utilisation)),
         ])
     });
-    let columns = ["configuration", "ms", "k DMA/s", "DMA ns", "p99", "inval us", "p99", "vCPU %"];
-    grid("Simulated duration, throughput and latencies", &columns, rows.collect())
+    let columns =
+        ["configuration", "ms", "k DMA/s", "DMA ns", "p99", "map us", "unmap us", "vCPU %"];
+    let title = "Simulated duration, throughput, latency of accesses, and cost of map and unmap \
+                 calls with the invalidations that they cause";
+    grid(title, &columns, rows.collect())
+}
+
+/// Mean cost in ns of a call with the invalidations that it causes; `None`
+/// without calls.
+fn per_call(call: &LatencySummary, invalidation: &LatencySummary) -> Option<f64> {
+    let sum = |l: &LatencySummary| l.mean_ns * l.count as f64;
+    (call.count > 0).then(|| (sum(call) + sum(invalidation)) / call.count as f64)
 }
 
 /// The tables of one run.

@@ -2,11 +2,13 @@
 
 mod check;
 mod layers;
+mod origins;
 mod show;
 mod time;
 
 pub use check::limits;
 pub use layers::{Layer, preset_names, preset_text, resolve};
+pub use origins::{Origin, origins};
 pub use show::annotated;
 pub use time::{
     AtsTime, DeviceTime, Direction, GuestTime, InvalidationPath, InvalidationTime, IommuTime,

@@ -64,7 +64,7 @@ pub fn annotated(config: &Config, preset: &str) -> Result<String, ConfigError> {
 
 /// The comment that a preset's text has behind a key: it says where *its* value
 /// comes from.
-fn own_comment(text: &str, path: &[String], key: &str) -> Option<String> {
+pub(super) fn own_comment(text: &str, path: &[String], key: &str) -> Option<String> {
     let mut at: Vec<&str> = Vec::new();
     for line in text.lines() {
         if let Some(table) = line.strip_prefix('[').and_then(|l| l.split_once(']')) {

@@ -18,8 +18,11 @@ use crate::cache::{CacheStore, FlushWhenFullStore, FullLru, SetAssocStore};
 use crate::config::{Config, ReplacementKind};
 use crate::events::{Chunk, TraceInfo};
 use crate::results::RunResult;
+use crate::results::records::{Records, Watch};
 use crate::table::Leaf;
 use crate::timed::TimedReplay;
+use crate::timed::observe::Unobserved;
+use crate::timed::record::Recorder;
 use engine::Engine;
 use outcomes::Outcomes;
 
@@ -60,6 +63,10 @@ pub(crate) trait Run: Send {
     fn observe(&mut self);
     /// The records since they were cleared.
     fn outcomes(&mut self) -> &mut Outcomes;
+    /// What a watched run kept; to be asked for once, at the end.
+    fn records(&mut self) -> Option<Records> {
+        None
+    }
 }
 
 impl Replay {
@@ -67,15 +74,26 @@ impl Replay {
     /// `verify` compares everything with the recording and the reference
     /// model; it costs several times the replay's own time.
     pub fn new(config: &Config, info: &TraceInfo, verify: bool) -> Replay {
+        Replay::watched(config, info, verify, &Watch::default())
+    }
+
+    /// As [`Replay::new`], and keeps records of simulated time, which
+    /// [`Replay::finish_watched`] returns. Without simulated time there are
+    /// none.
+    pub fn watched(config: &Config, info: &TraceInfo, verify: bool, watch: &Watch) -> Replay {
         fn of<S: crate::cache::Store + 'static>(
             store: S,
             config: &Config,
             info: &TraceInfo,
             verify: bool,
+            watch: &Watch,
         ) -> Replay {
             let run = Box::new(Engine::new(store, config, info, verify));
             match config.time.enabled {
-                true => Replay(Box::new(TimedReplay::new(run, config))),
+                true if watch.wants_something() => {
+                    Replay(Box::new(TimedReplay::new(run, config, Recorder::new(watch))))
+                }
+                true => Replay(Box::new(TimedReplay::new(run, config, Unobserved))),
                 false => Replay(run),
             }
         }
@@ -83,12 +101,12 @@ impl Replay {
         let seed = config.seed;
         macro_rules! set_assoc {
             ($policy:ty) => {
-                of(SetAssocStore::<$policy>::new(entries, ways, seed), config, info, verify)
+                of(SetAssocStore::<$policy>::new(entries, ways, seed), config, info, verify, watch)
             };
         }
         match config.iotlb.replacement {
             ReplacementKind::Lru if ways == entries => {
-                of(CacheStore::of(FullLru::new(entries)), config, info, verify)
+                of(CacheStore::of(FullLru::new(entries)), config, info, verify, watch)
             }
             ReplacementKind::Lru => set_assoc!(Lru),
             ReplacementKind::Plru => set_assoc!(Plru),
@@ -97,7 +115,7 @@ impl Replay {
             ReplacementKind::Random => set_assoc!(Random),
             ReplacementKind::FlushWhenFull => {
                 let page_match = config.iotlb.page_match;
-                of(FlushWhenFullStore::new(entries, page_match), config, info, verify)
+                of(FlushWhenFullStore::new(entries, page_match), config, info, verify, watch)
             }
         }
     }
@@ -129,5 +147,15 @@ impl Replay {
     /// If the configuration cannot be serialised.
     pub fn finish(self) -> Result<RunResult, ReplayError> {
         self.0.finish()
+    }
+
+    /// Ends the replay; the records that [`Replay::watched`] asked for, if time
+    /// was simulated.
+    ///
+    /// # Errors
+    /// As [`Replay::finish`].
+    pub fn finish_watched(mut self) -> Result<(RunResult, Option<Records>), ReplayError> {
+        let records = self.0.records();
+        Ok((self.0.finish()?, records))
     }
 }

@@ -5,7 +5,13 @@ use hdrhistogram::Histogram;
 use super::Ps;
 
 /// Largest latency that is told apart: one hour, in ns.
-const LONGEST_NS: u64 = 3_600_000_000_000;
+pub const LONGEST_NS: u64 = 3_600_000_000_000;
+
+/// An empty histogram of latencies: 1 ns to one hour, three significant digits.
+pub fn empty_latencies() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LONGEST_NS, 3)
+        .expect("the bounds and digits are constants within the crate's limits")
+}
 
 /// A histogram of latencies in ns with three significant digits (values are
 /// off by at most 0.1 %), and their exact sum.
@@ -22,14 +28,7 @@ pub struct Latencies {
 
 impl Default for Latencies {
     fn default() -> Self {
-        Latencies {
-            histogram: Histogram::new_with_bounds(1, LONGEST_NS, 3)
-                .expect("the bounds and digits are constants within the crate's limits"),
-            last_ns: 0,
-            repeats: 0,
-            sum_ps: 0,
-            max: Ps::ZERO,
-        }
+        Latencies { histogram: empty_latencies(), last_ns: 0, repeats: 0, sum_ps: 0, max: Ps::ZERO }
     }
 }
 

@@ -10,7 +10,7 @@ mod random;
 mod station;
 mod usage;
 
-pub use histogram::Latencies;
+pub use histogram::{LONGEST_NS, Latencies, empty_latencies};
 pub use queue::{EventId, EventQueue};
 pub use random::Uniform;
 pub use station::{Admission, Station};

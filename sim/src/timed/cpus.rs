@@ -1,6 +1,7 @@
 //! Operations of vCPUs, in program order.
 
 use super::costs::Action;
+use super::observe::{Got, Observer};
 use super::ops::{Body, CpuOp, NONE};
 use super::world::{Happens, World};
 use crate::results::timing::VcpuTime;
@@ -102,13 +103,15 @@ impl Cpu {
     }
 }
 
-impl World {
+impl<O: Observer> World<O> {
     /// Adds an operation; [`World::feed_cpu`] starts it when its dependencies
     /// are noted.
     pub(super) fn push_cpu(&mut self, op: CpuOp) -> u32 {
         self.make_room();
         self.cpu_ops_in += 1;
-        self.ops.push(self.queue.now(), self.measuring, Body::Cpu(op))
+        let at = self.ops.push(self.queue.now(), self.measuring, Body::Cpu(op));
+        self.observer.pushed(at);
+        at
     }
 
     /// Puts an operation at the end of its vCPU's program.
@@ -181,6 +184,7 @@ impl World {
         if measured {
             c.causes.lock += now.since(c.since);
         }
+        self.observer.cpu_got(at, Got::Lock, now);
         let written = now + parts.enqueue;
         if parts.trap + parts.vmm > Ps::ZERO {
             self.queue.schedule(written + parts.trap, Happens::AtVmm(cpu));
@@ -208,6 +212,7 @@ impl World {
         if measured {
             c.causes.vmm_lock += now.since(c.since);
         }
+        self.observer.cpu_got(at, Got::Vmm, now);
         self.queue.schedule(now + work, Happens::VmmDone(cpu));
     }
 
@@ -265,6 +270,7 @@ impl World {
             } += parts.own;
             self.action_latency[op.action as usize].record(latency);
         }
+        self.observer.op_done(at, &op, done, measured);
         self.ops.complete(at, done, &mut self.freed);
     }
 }

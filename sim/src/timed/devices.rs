@@ -1,6 +1,7 @@
 //! Requests of devices, from the slot to the last byte.
 
 use super::device::Slots;
+use super::observe::{DmaDone, Observer};
 use super::ops::{Body, Dma, NONE};
 use super::pages::Dep;
 use super::stats::{Class, Split};
@@ -85,7 +86,7 @@ impl DmaTimes {
     }
 }
 
-impl World {
+impl<O: Observer> World<O> {
     /// A request as the trace has it; `space` and `addr` name its page.
     #[inline]
     pub(super) fn feed_dma(&mut self, mut dma: Dma, space: u32, addr: u64) {
@@ -102,7 +103,7 @@ impl World {
             // Nothing of it is shared: no event.
             let ready = ready.max(dma.arrival).max(self.queue.now());
             self.issue(&mut dma, ready, slot);
-            let done = self.hit_done(&dma, self.measuring);
+            let done = self.hit_done(NONE, &dma, self.measuring);
             self.devices[dma.device as usize].slots.take(Dep::at(done));
             if let Some(page) = page {
                 self.pages.page(page).access = Dep::at(done);
@@ -112,6 +113,7 @@ impl World {
         self.make_room();
         let device = dma.device;
         let at = self.ops.push(self.queue.now(), self.measuring, Body::Dma(dma));
+        self.observer.pushed(at);
         self.ops.wait_for(at, ready);
         if let Some(page) = page {
             self.pages.page(page).access = Dep::op(self.ops.get(at).seq);
@@ -160,16 +162,17 @@ impl World {
         }
     }
 
-    /// A request that needs no walk; returns when it is done.
+    /// A request (at `at`, if it has a place) that needs no walk; returns when
+    /// it is done.
     #[inline]
-    fn hit_done(&mut self, dma: &Dma, measured: bool) -> Ps {
+    fn hit_done(&mut self, at: u32, dma: &Dma, measured: bool) -> Ps {
         let class = if dma.device_hit { Class::DeviceTlbHit } else { Class::Hit };
-        self.dma_done(dma, class, measured)
+        self.dma_done(at, dma, class, measured)
     }
 
     /// Books a request whose translation is known.
     #[inline]
-    fn dma_done(&mut self, dma: &Dma, class: Class, measured: bool) -> Ps {
+    fn dma_done(&mut self, at: u32, dma: &Dma, class: Class, measured: bool) -> Ps {
         let t = &self.times;
         let (lookup, ats) = match dma.device_hit {
             true => (t.device_lookup, Ps::ZERO),
@@ -187,6 +190,17 @@ impl World {
         let done = dma.start + total;
         self.end = self.end.max(done);
         self.requests_done += 1;
+        let travelled = if dma.device_hit { Ps::ZERO } else { self.to_iommu(dma.write) };
+        self.observer.dma_done(&DmaDone {
+            at,
+            dma,
+            class,
+            split: &split,
+            device_lookup: t.device_lookup,
+            after: split.pcie.since(travelled),
+            done,
+            measured,
+        });
         if measured {
             self.dma.record(class, &split, u64::from(dma.bytes), done);
             let device = &mut self.devices[dma.device as usize];
@@ -218,7 +232,7 @@ impl World {
             d.first = next;
             let pending = Self::pending_of(dma.page);
             if dma.walks == 0 && (dma.device_hit || self.pending[pending] == 0) {
-                let done = self.hit_done(&dma, measured);
+                let done = self.hit_done(at, &dma, measured);
                 self.ops.complete(at, done, &mut self.freed);
                 continue;
             }
@@ -310,7 +324,7 @@ impl World {
             1 => Class::Miss,
             _ => Class::PageRequest,
         };
-        let done = self.dma_done(&dma, class, measured);
+        let done = self.dma_done(at, &dma, class, measured);
         self.ops.complete(at, done, &mut self.freed);
     }
 }

@@ -6,6 +6,7 @@ use super::costs::{Action, Parts};
 use super::cpus::Cpu;
 use super::device_tlb::DeviceTlb;
 use super::devices::Device;
+use super::observe::Observer;
 use super::ops::{CpuOp, Dma};
 use super::pages::Dep;
 use super::world::World;
@@ -215,12 +216,12 @@ impl Feed {
     }
 
     /// Feeds a chunk that the functional replay has replayed.
-    pub fn chunk(
+    pub fn chunk<O: Observer>(
         &mut self,
         chunk: &Chunk,
         device_hits: Option<&[bool]>,
         outcomes: &Outcomes,
-        world: &mut World,
+        world: &mut World<O>,
     ) {
         let mut misses = outcomes.misses.as_slice();
         let mut work = outcomes.work.as_slice();
@@ -240,6 +241,7 @@ impl Feed {
             if world.open_loop {
                 world.run_until(arrival);
             }
+            world.observer.reads(chunk, i);
             let device_hit = device_hits.is_some_and(|hits| hits[i]);
             if chunk.kind[i] == Kind::Dma as i32 {
                 if let Some((first, rest)) = work.split_first()
@@ -266,14 +268,14 @@ impl Feed {
     }
 
     #[inline]
-    fn dma(
+    fn dma<O: Observer>(
         &mut self,
         chunk: &Chunk,
         i: usize,
         arrival: Ps,
         walks: &[Miss],
         device_hit: bool,
-        world: &mut World,
+        world: &mut World<O>,
     ) {
         let (device, space) = self.source(chunk, i);
         while world.devices.len() < self.device_ids.len() {
@@ -319,7 +321,7 @@ impl Feed {
     }
 
     #[inline]
-    fn cpu(&mut self, cpu: i32, world: &mut World) -> u32 {
+    fn cpu<O: Observer>(&mut self, cpu: i32, world: &mut World<O>) -> u32 {
         if self.last_cpu.0 == cpu {
             return self.last_cpu.1;
         }
@@ -328,17 +330,18 @@ impl Feed {
         index
     }
 
-    fn find_cpu(&mut self, cpu: i32, world: &mut World) -> u32 {
+    fn find_cpu<O: Observer>(&mut self, cpu: i32, world: &mut World<O>) -> u32 {
         let next = self.cpus.len() as u32;
         let index = *self.cpus.entry(cpu).or_insert(next);
         if index == next {
             world.cpus.push(Cpu::new(cpu == HOST));
+            world.observer.new_cpu((cpu != HOST).then_some(cpu));
         }
         index
     }
 
     /// An event that is not a request.
-    fn other(&mut self, e: &Event, work: &Work, arrival: Ps, world: &mut World) {
+    fn other<O: Observer>(&mut self, e: &Event, work: &Work, arrival: Ps, world: &mut World<O>) {
         let action = match e.kind {
             Kind::Map => Action::Map,
             Kind::Unmap => Action::Unmap,
@@ -388,20 +391,34 @@ impl Feed {
     }
 
     /// An operation that waits for nothing but its vCPU.
-    fn cpu_op(&mut self, world: &mut World, cpu: u32, action: Action, work: &Work, arrival: Ps) {
+    fn cpu_op<O: Observer>(
+        &mut self,
+        world: &mut World<O>,
+        cpu: u32,
+        action: Action,
+        work: &Work,
+        arrival: Ps,
+    ) {
         let at = self.push(world, cpu, action, work, arrival);
         let done = Dep::op(world.ops.get(at).seq);
         self.complete_maps(world, cpu, done);
         world.feed_cpu(at);
     }
 
-    fn push(&self, world: &mut World, cpu: u32, action: Action, work: &Work, arrival: Ps) -> u32 {
+    fn push<O: Observer>(
+        &self,
+        world: &mut World<O>,
+        cpu: u32,
+        action: Action,
+        work: &Work,
+        arrival: Ps,
+    ) -> u32 {
         let parts: Parts = world.costs.parts(action, work);
         world.push_cpu(CpuOp { cpu, action, parts, arrival, start: Ps::ZERO })
     }
 
     /// The recent maps of a vCPU are usable when `done` is.
-    fn complete_maps(&self, world: &mut World, cpu: u32, done: Dep) {
+    fn complete_maps<O: Observer>(&self, world: &mut World<O>, cpu: u32, done: Dep) {
         let World { cpus, pages, .. } = world;
         for (space, start, end) in cpus[cpu as usize].mapped.drain(..) {
             pages.mapped(space, start, end, done);

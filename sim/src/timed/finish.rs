@@ -2,6 +2,7 @@
 
 use super::costs::Action;
 use super::cpus::Causes;
+use super::observe::Observer;
 use super::stats::summary;
 use super::world::World;
 use crate::config::LoopMode;
@@ -11,7 +12,7 @@ use crate::results::timing::{
 };
 use crate::time::{Ps, Station};
 
-impl World {
+impl<O: Observer> World<O> {
     /// Ends the run.
     pub fn finish(mut self, device_tlb: DeviceTlbCounters) -> TimingResult {
         self.run_out();

@@ -24,8 +24,10 @@ mod feed;
 mod finish;
 pub mod flush_queue;
 pub mod memory;
+pub(crate) mod observe;
 mod ops;
 mod pages;
+pub(crate) mod record;
 mod stats;
 pub mod walkers;
 mod world;
@@ -35,34 +37,36 @@ use crate::events::{Chunk, Kind};
 use crate::replay::outcomes::Outcomes;
 use crate::replay::{ReplayError, Run};
 use crate::results::RunResult;
+use crate::results::records::Records;
 use crate::results::timing::TimingResult;
 use crate::table::Leaf;
 use feed::Feed;
+use record::Observe;
 use world::World;
 
 /// A functional replay with simulated time around it.
-pub(crate) struct TimedReplay {
+pub(crate) struct TimedReplay<O> {
     run: Box<dyn Run>,
     feed: Feed,
-    world: World,
+    world: World<O>,
     /// Requests that the device TLBs let pass, and everything else.
     passed: Chunk,
 }
 
-impl TimedReplay {
+impl<O: Observe> TimedReplay<O> {
     /// `run` has replayed nothing yet.
-    pub fn new(mut run: Box<dyn Run>, config: &Config) -> TimedReplay {
+    pub fn new(mut run: Box<dyn Run>, config: &Config, observer: O) -> TimedReplay<O> {
         run.observe();
         TimedReplay {
             run,
             feed: Feed::new(config),
-            world: World::new(config),
+            world: World::new(config, observer),
             passed: Chunk::default(),
         }
     }
 }
 
-impl Run for TimedReplay {
+impl<O: Observe> Run for TimedReplay<O> {
     fn run(&mut self, chunk: &Chunk) -> Result<(), ReplayError> {
         self.run.outcomes().clear();
         if !self.feed.has_device_tlbs() {
@@ -101,6 +105,12 @@ impl Run for TimedReplay {
     }
 
     fn observe(&mut self) {}
+
+    fn records(&mut self) -> Option<Records> {
+        self.world.run_out();
+        let devices = self.world.devices.iter().map(|d| d.id).collect();
+        self.world.observer.records(devices)
+    }
 
     fn outcomes(&mut self) -> &mut Outcomes {
         self.run.outcomes()

@@ -20,6 +20,13 @@ pub enum Class {
     Fault,
 }
 
+impl Class {
+    /// Its name in results.
+    pub fn name(self) -> &'static str {
+        NAMES[self as usize]
+    }
+}
+
 const NAMES: [&str; 6] = ["hit", "device-tlb-hit", "coalesced", "miss", "page-request", "fault"];
 
 /// Parts of one request's latency.

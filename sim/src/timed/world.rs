@@ -7,6 +7,7 @@ use super::cpus::Cpu;
 use super::device::DeviceCosts;
 use super::devices::{Device, DmaTimes};
 use super::memory::Memory;
+use super::observe::{Observer, WalkDone};
 use super::ops::{Body, Ops};
 use super::pages::Pages;
 use super::stats::DmaStats;
@@ -45,7 +46,8 @@ pub(super) enum Actor {
 }
 
 /// Everything that has a time.
-pub(crate) struct World {
+pub(crate) struct World<O> {
+    pub(super) observer: O,
     pub(super) config: TimeConfig,
     pub(super) open_loop: bool,
     /// There is a vIOMMU: maps, unmaps and invalidations mean something.
@@ -95,10 +97,11 @@ pub(crate) struct World {
 /// Counters of pending misses.
 const PENDING: usize = 4096;
 
-impl World {
-    pub fn new(config: &Config) -> World {
+impl<O: Observer> World<O> {
+    pub fn new(config: &Config, observer: O) -> World<O> {
         let t = &config.time;
         World {
+            observer,
             open_loop: t.mode == LoopMode::OpenLoop,
             translated: config.nesting != Nesting::None,
             queue: EventQueue::default(),
@@ -146,6 +149,7 @@ impl World {
         self.measuring = true;
         let now = self.queue.now();
         self.measured_from = now;
+        self.observer.measures(now);
         self.dma.restart(now);
         self.walk_latency.clear();
         self.action_latency.iter_mut().for_each(Latencies::clear);
@@ -274,13 +278,17 @@ impl World {
     }
 
     fn walk_done(&mut self, walk: WalkId, now: Ps) {
+        let started = self.walkers.started(walk);
         if self.measuring {
-            self.walk_latency.record(now.since(self.walkers.started(walk)));
+            self.walk_latency.record(now.since(started));
         }
+        let reads = self.walkers.reads(walk);
+        self.observer.walk_done(&WalkDone { started, reads, measured: self.measuring }, now);
         let (mut walked, mut starts) =
             (std::mem::take(&mut self.walked), std::mem::take(&mut self.starts));
         self.walkers.finish(now, walk, &mut walked, &mut starts);
         for w in walked.drain(..) {
+            self.observer.walk_served(&w, now);
             self.was_walked(w, now);
         }
         for start in starts.drain(..) {

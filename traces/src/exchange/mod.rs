@@ -24,7 +24,7 @@ use std::path::Path;
 
 use ioasim_events::{DomainId, Event, Kind, Requester};
 
-pub use output::Written;
+pub use output::{Output, Written};
 pub use read::{Foreign, ImportOptions, import, tell};
 pub use sql::queries;
 

@@ -20,14 +20,19 @@ pub struct Written {
     pub bytes: u64,
 }
 
-/// A temporary file beside the one it will be.
+/// A temporary file beside the one it will be: it has its name only after
+/// [`Output::finish`], and is removed if that is never called.
 #[derive(Debug)]
-pub(super) struct Output {
+pub struct Output {
     path: PathBuf,
     file: BufWriter<NamedTempFile>,
 }
 
 impl Output {
+    /// Begins a file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if `path` is a folder or its folder cannot be written to.
     pub fn create(path: &Path) -> Result<Output> {
         if path.is_dir() {
             let reason = std::io::Error::from(std::io::ErrorKind::IsADirectory);
@@ -37,17 +42,22 @@ impl Output {
         Ok(Output { path: path.to_owned(), file: BufWriter::with_capacity(1 << 20, file) })
     }
 
+    /// What it will be called.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
+    /// Appends.
+    ///
+    /// # Errors
+    /// [`Error::Io`], for example if the disk is full.
     #[inline]
     pub fn put(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).map_err(|e| Error::io("write", &self.path, e))
     }
 
     /// Changes bytes that were written before.
-    pub fn patch(&mut self, patches: &[(u64, [u8; 8])]) -> Result<()> {
+    pub(super) fn patch(&mut self, patches: &[(u64, [u8; 8])]) -> Result<()> {
         let path = &self.path;
         let fail = |e| Error::io("write", path, e);
         self.file.flush().map_err(fail)?;
@@ -60,6 +70,10 @@ impl Output {
         Ok(())
     }
 
+    /// The file is complete: gives it its name, and returns its size.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
     pub fn finish(self) -> Result<u64> {
         let Output { path, file } = self;
         let file = file.into_inner().map_err(|e| Error::io("write", &path, e.into_error()))?;
