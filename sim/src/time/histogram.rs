@@ -12,10 +12,11 @@ const LONGEST_NS: u64 = 3_600_000_000_000;
 #[derive(Clone, Debug)]
 pub struct Latencies {
     histogram: Histogram<u64>,
-    /// Equal values in a row are recorded at once: most are hits that cost
+    /// Equal latencies in a row are recorded at once: most are hits that cost
     /// the same.
-    last_ns: u64,
+    last: Ps,
     repeats: u64,
+    /// Of what is in the histogram.
     sum_ps: u128,
     max: Ps,
 }
@@ -25,7 +26,7 @@ impl Default for Latencies {
         Latencies {
             histogram: Histogram::new_with_bounds(1, LONGEST_NS, 3)
                 .expect("the bounds and digits are constants within the crate's limits"),
-            last_ns: 0,
+            last: Ps::ZERO,
             repeats: 0,
             sum_ps: 0,
             max: Ps::ZERO,
@@ -37,19 +38,18 @@ impl Latencies {
     /// Adds one latency.
     #[inline]
     pub fn record(&mut self, latency: Ps) {
-        self.sum_ps += latency.0 as u128;
-        self.max = self.max.max(latency);
-        let ns = latency.ns();
-        if ns != self.last_ns {
+        if latency != self.last {
             self.flush();
-            self.last_ns = ns;
+            self.last = latency;
         }
         self.repeats += 1;
     }
 
     fn flush(&mut self) {
         if self.repeats > 0 {
-            self.histogram.saturating_record_n(self.last_ns, self.repeats);
+            self.histogram.saturating_record_n(self.last.ns(), self.repeats);
+            self.sum_ps = self.sum_ps();
+            self.max = self.max();
             self.repeats = 0;
         }
     }
@@ -67,18 +67,18 @@ impl Latencies {
 
     /// Their sum in picoseconds, exact.
     pub fn sum_ps(&self) -> u128 {
-        self.sum_ps
+        self.sum_ps + self.last.0 as u128 * self.repeats as u128
     }
 
     /// Their mean in ns; `None` without any.
     pub fn mean_ns(&self) -> Option<f64> {
         let n = self.count();
-        (n > 0).then(|| self.sum_ps as f64 / n as f64 / 1000.0)
+        (n > 0).then(|| self.sum_ps() as f64 / n as f64 / 1000.0)
     }
 
     /// The longest.
     pub fn max(&self) -> Ps {
-        self.max
+        if self.repeats > 0 { self.max.max(self.last) } else { self.max }
     }
 
     /// Forgets everything.

@@ -1,7 +1,7 @@
 //! Operations of vCPUs, in program order.
 
 use super::costs::Action;
-use super::ops::{Body, CpuOp, NONE};
+use super::ops::{CpuOp, NONE, Op, What};
 use super::world::{Happens, World};
 use crate::results::timing::VcpuTime;
 use crate::time::{Admission, Ps};
@@ -105,15 +105,18 @@ impl Cpu {
 impl World {
     /// Adds an operation; [`World::feed_cpu`] starts it when its dependencies
     /// are noted.
-    pub(super) fn push_cpu(&mut self, op: CpuOp) -> u32 {
+    pub(super) fn push_cpu(&mut self, cpu: u32, more: CpuOp, arrival: Ps) -> u32 {
         self.make_room();
         self.cpu_ops_in += 1;
-        self.ops.push(self.queue.now(), self.measuring, Body::Cpu(op))
+        let when = self.queue.now().max(arrival);
+        let mut op = Op::new(What::Cpu, cpu, when, self.measuring);
+        op.more = self.ops.cpu.put(more);
+        self.ops.push(op)
     }
 
     /// Puts an operation at the end of its vCPU's program.
     pub(super) fn feed_cpu(&mut self, at: u32) {
-        let cpu = self.ops.cpu(at).cpu;
+        let cpu = self.ops.get(at).who;
         let c = &mut self.cpus[cpu as usize];
         if c.first == NONE {
             c.first = at;
@@ -133,9 +136,8 @@ impl World {
             if c.busy || at == NONE || self.ops.get(at).waiting > 0 {
                 return;
             }
-            let (free, not_before) = (c.free, self.ops.get(at).not_before);
+            let begin = c.free.max(self.ops.get(at).not_before());
             let op = self.ops.cpu(at);
-            let begin = free.max(not_before).max(op.arrival);
             op.start = begin + op.parts.think;
             let (parts, prepared) = (op.parts, begin + op.parts.think + op.parts.own);
             self.cpus[cpu as usize].busy = true;
@@ -243,8 +245,9 @@ impl World {
     /// Books the operation at the front and takes it off.
     fn finish_op(&mut self, cpu: u32, done: Ps) {
         let at = self.cpus[cpu as usize].first;
-        let (op, measured, next) =
-            (*self.ops.cpu(at), self.ops.get(at).measured, self.ops.get(at).next);
+        let Op { measured, next, more, .. } = *self.ops.get(at);
+        let op = self.ops.cpu[more];
+        self.ops.cpu.release(more);
         let c = &mut self.cpus[cpu as usize];
         c.first = next;
         c.busy = false;

@@ -5,13 +5,13 @@ use rustc_hash::FxHashMap;
 use super::costs::{Action, Parts};
 use super::cpus::Cpu;
 use super::device_tlb::DeviceTlb;
-use super::devices::Device;
-use super::ops::{CpuOp, Dma};
+use super::devices::{Device, Request};
+use super::ops::CpuOp;
 use super::pages::Dep;
 use super::world::World;
-use crate::cache::{Key, Tag};
+use crate::cache::Tag;
 use crate::config::{AtsTime, Config, Direction, Nesting, Sharing};
-use crate::events::{Chunk, DomainId, Event, Flags, Kind, PAGE_MASK, PageSize, Requester, Scope};
+use crate::events::{Chunk, DomainId, Event, Flags, Kind, PAGE_MASK, Requester, Scope};
 use crate::replay::outcomes::{Miss, Outcomes, Work, WorkOf};
 use crate::results::timing::DeviceTlbCounters;
 use crate::sync;
@@ -289,33 +289,15 @@ impl Feed {
             0 => self.config.bytes_if_unknown,
             bytes => bytes,
         };
-        let mut reads = [0; 2];
-        reads.iter_mut().zip(walks).for_each(|(r, w)| *r = w.reads);
-        let fault = walks.last().is_some_and(|w| w.fault);
-        if fault && let Some(tlb) = self.tlbs.get_mut(device as usize) {
+        if walks.last().is_some_and(|w| w.fault)
+            && let Some(tlb) = self.tlbs.get_mut(device as usize)
+        {
             tlb.forget(Tag(space), addr);
         }
-        let dma = Dma {
-            device,
-            page: Key::new(Tag(space % Tag::LIMIT), PageSize::Size4K, addr).bits(),
-            // Accesses are shorter than 4 GiB.
-            bytes: bytes.min(u64::from(u32::MAX)) as u32,
-            write,
-            arrival,
-            reads,
-            walks: walks.len().min(2) as u8,
-            walked: 0,
-            fault,
-            device_hit,
-            start: Ps::ZERO,
-            looked_up: Ps::ZERO,
-            waited: Ps::ZERO,
-            walk: Ps::ZERO,
-            paged: Ps::ZERO,
-            queued: Ps::ZERO,
-            coalesced: false,
-        };
-        world.feed_dma(dma, space, addr);
+        // Accesses are shorter than 4 GiB.
+        let bytes = bytes.min(u64::from(u32::MAX)) as u32;
+        let request = Request { device, space, addr, bytes, write, arrival, device_hit };
+        world.feed_dma(&request, walks);
     }
 
     #[inline]
@@ -362,7 +344,7 @@ impl Feed {
         let space = self.space(e.domain.0 as i32, -1);
         let (start, end) = (e.addr & !PAGE_MASK, e.addr.saturating_add(e.size));
         let at = self.push(world, cpu, action, work, arrival);
-        let done = Dep::op(world.ops.get(at).seq);
+        let done = world.ops.latest();
         match action {
             Action::Map => {
                 self.last_map_cpu = e.cpu.max(0);
@@ -390,14 +372,14 @@ impl Feed {
     /// An operation that waits for nothing but its vCPU.
     fn cpu_op(&mut self, world: &mut World, cpu: u32, action: Action, work: &Work, arrival: Ps) {
         let at = self.push(world, cpu, action, work, arrival);
-        let done = Dep::op(world.ops.get(at).seq);
+        let done = world.ops.latest();
         self.complete_maps(world, cpu, done);
         world.feed_cpu(at);
     }
 
     fn push(&self, world: &mut World, cpu: u32, action: Action, work: &Work, arrival: Ps) -> u32 {
         let parts: Parts = world.costs.parts(action, work);
-        world.push_cpu(CpuOp { cpu, action, parts, arrival, start: Ps::ZERO })
+        world.push_cpu(cpu, CpuOp { action, parts, start: Ps::ZERO }, arrival)
     }
 
     /// The recent maps of a vCPU are usable when `done` is.

@@ -67,7 +67,7 @@ impl World {
                 map: summary(&mut self.action_latency[Action::Map as usize]),
                 unmap: summary(&mut self.action_latency[Action::Unmap as usize]),
             },
-            classes: self.dma.classes(),
+            classes: self.dma.classes(&self.times),
             resources,
             devices,
             vcpus: self.vcpu_time(elapsed, &mut checks),

@@ -1,5 +1,6 @@
 //! Books kept while a run goes on.
 
+use super::devices::DmaTimes;
 use crate::results::timing::{ClassTime, LatencySummary, TimingSeries};
 use crate::time::{Latencies, Ps};
 
@@ -53,6 +54,14 @@ struct Sums {
     parts: [u128; 6],
 }
 
+/// Hits that waited for no walk: all of one kind take the same time, but for
+/// the wait for the link.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hits {
+    count: u64,
+    queueing: u128,
+}
+
 /// Latencies of requests, by class.
 #[derive(Clone, Debug, Default)]
 pub struct DmaStats {
@@ -61,16 +70,36 @@ pub struct DmaStats {
     /// Payload of requests done.
     pub bytes: u64,
     classes: [Sums; 6],
+    /// Hits that waited for no walk, by write and by device-TLB hit.
+    hits: [[Hits; 2]; 2],
     series: Series,
 }
 
 impl DmaStats {
-    /// A request was done at `done`.
+    /// A hit that waited for no walk was done at `done`, `total` after its
+    /// start.
     #[inline]
-    pub fn record(&mut self, class: Class, split: &Split, bytes: u64, done: Ps) {
+    pub fn record_hit(
+        &mut self,
+        (write, device_hit): (bool, bool),
+        queueing: Ps,
+        total: Ps,
+        bytes: u32,
+        done: Ps,
+    ) {
+        self.all.record(total);
+        self.bytes = self.bytes.saturating_add(u64::from(bytes));
+        let hits = &mut self.hits[usize::from(write)][usize::from(device_hit)];
+        hits.count += 1;
+        hits.queueing += queueing.0 as u128;
+        self.series.record(done, total);
+    }
+
+    /// A request was done at `done`.
+    pub fn record(&mut self, class: Class, split: &Split, bytes: u32, done: Ps) {
         let total = split.total();
         self.all.record(total);
-        self.bytes = self.bytes.saturating_add(bytes);
+        self.bytes = self.bytes.saturating_add(u64::from(bytes));
         let sums = &mut self.classes[class as usize];
         sums.count += 1;
         let parts = [
@@ -87,9 +116,28 @@ impl DmaStats {
         self.series.record(done, total);
     }
 
+    /// Sums by class, hits included.
+    fn sums(&self, times: &DmaTimes) -> [Sums; 6] {
+        let mut classes = self.classes;
+        for (write, hits) in self.hits.iter().enumerate() {
+            for (device_hit, hits) in hits.iter().enumerate() {
+                let (write, device_hit) = (write == 1, device_hit == 1);
+                let class = if device_hit { Class::DeviceTlbHit } else { Class::Hit };
+                let sums = &mut classes[class as usize];
+                sums.count += hits.count;
+                let [queueing, lookup, .., pcie] = &mut sums.parts;
+                *queueing += hits.queueing;
+                *lookup += hits.count as u128 * times.lookups(device_hit).0 as u128;
+                *pcie += hits.count as u128 * times.pcie(write, device_hit).0 as u128;
+            }
+        }
+        classes
+    }
+
     /// The classes that occurred.
-    pub fn classes(&self) -> Vec<ClassTime> {
-        let occurred = NAMES.iter().zip(&self.classes).filter(|(_, s)| s.count > 0);
+    pub fn classes(&self, times: &DmaTimes) -> Vec<ClassTime> {
+        let sums = self.sums(times);
+        let occurred = NAMES.iter().zip(&sums).filter(|(_, s)| s.count > 0);
         occurred
             .map(|(name, s)| {
                 let mean = |ps: u128| ps as f64 / s.count as f64 / 1000.0;

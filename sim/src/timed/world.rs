@@ -7,7 +7,7 @@ use super::cpus::Cpu;
 use super::device::DeviceCosts;
 use super::devices::{Device, DmaTimes};
 use super::memory::Memory;
-use super::ops::{Body, Ops};
+use super::ops::{Ops, What};
 use super::pages::Pages;
 use super::stats::DmaStats;
 use super::walkers::{WalkId, Walked, Walkers};
@@ -224,9 +224,10 @@ impl World {
     pub(super) fn go_on(&mut self) {
         loop {
             while let Some(at) = self.freed.pop() {
-                self.ready.push(match &self.ops.get(at).body {
-                    Body::Dma(dma) => Actor::Device(dma.device),
-                    Body::Cpu(op) => Actor::Cpu(op.cpu),
+                let op = self.ops.get(at);
+                self.ready.push(match op.what {
+                    What::Dma { .. } => Actor::Device(op.who),
+                    What::Cpu => Actor::Cpu(op.who),
                 });
             }
             match self.ready.pop() {
