@@ -38,11 +38,17 @@ impl Latencies {
     /// Adds one latency.
     #[inline]
     pub fn record(&mut self, latency: Ps) {
+        self.record_n(latency, 1);
+    }
+
+    /// Adds `n` equal latencies.
+    #[inline]
+    pub fn record_n(&mut self, latency: Ps, n: u64) {
         if latency != self.last {
             self.flush();
             self.last = latency;
         }
-        self.repeats += 1;
+        self.repeats += n;
     }
 
     fn flush(&mut self) {

@@ -142,11 +142,11 @@ impl World {
             let (parts, prepared) = (op.parts, begin + op.parts.think + op.parts.own);
             self.cpus[cpu as usize].busy = true;
             if parts.locked {
-                self.queue.schedule(prepared, Happens::WantsLock(cpu));
+                self.queue.post(prepared, Happens::WantsLock(cpu));
                 return;
             }
             if !parts.is_private() {
-                self.queue.schedule(prepared + parts.trap, Happens::AtVmm(cpu));
+                self.queue.post(prepared + parts.trap, Happens::AtVmm(cpu));
                 return;
             }
             self.finish_op(cpu, prepared + parts.hardware);
@@ -165,7 +165,7 @@ impl World {
         let waited = now.since(self.cpus[cpu as usize].since);
         if waited > self.times_of_lock().0 {
             let awake = now + self.times_of_lock().1;
-            self.queue.schedule(awake, Happens::HasLock(cpu));
+            self.queue.post(awake, Happens::HasLock(cpu));
         } else {
             self.has_lock(cpu, now);
         }
@@ -185,9 +185,9 @@ impl World {
         }
         let written = now + parts.enqueue;
         if parts.trap + parts.vmm > Ps::ZERO {
-            self.queue.schedule(written + parts.trap, Happens::AtVmm(cpu));
+            self.queue.post(written + parts.trap, Happens::AtVmm(cpu));
         } else {
-            self.queue.schedule(written + parts.hardware, Happens::CpuDone(cpu));
+            self.queue.post(written + parts.hardware, Happens::CpuDone(cpu));
         }
     }
 
@@ -210,7 +210,7 @@ impl World {
         if measured {
             c.causes.vmm_lock += now.since(c.since);
         }
-        self.queue.schedule(now + work, Happens::VmmDone(cpu));
+        self.queue.post(now + work, Happens::VmmDone(cpu));
     }
 
     pub(super) fn vmm_done(&mut self, cpu: u32, now: Ps) {
@@ -225,7 +225,7 @@ impl World {
         match self.ops.cpu(at).parts.hardware {
             Ps::ZERO => self.cpu_done(cpu, now),
             hardware => {
-                self.queue.schedule(now + hardware, Happens::CpuDone(cpu));
+                self.queue.post(now + hardware, Happens::CpuDone(cpu));
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::device::{DeviceCosts, Slots};
 use super::ops::{NONE, Op, Walking, What};
 use super::pages::Dep;
-use super::stats::{Class, Split};
+use super::stats::{Class, Hit, Split};
 use super::walkers::{Requested, Walked};
 use super::world::{Happens, World};
 use crate::cache::{Key, Tag};
@@ -255,12 +255,24 @@ impl World {
         self.end = self.end.max(done);
         self.requests_done += 1;
         if measured {
-            self.dma.record_hit((write, device_hit), issued.queued, total, bytes, done);
-            let device = &mut self.devices[device as usize];
-            device.requests += 1;
-            device.latency += total.0 as u128;
+            let hit = Hit { device, bytes, write, device_hit, queueing: issued.queued };
+            if !self.hits.takes(&hit, done) {
+                self.book_hits();
+                self.hits = self.dma.run_of(hit, total, done);
+            }
         }
         done
+    }
+
+    /// Books the hits that were counted together.
+    pub(super) fn book_hits(&mut self) {
+        let run = std::mem::take(&mut self.hits);
+        if run.count > 0 {
+            self.dma.record_hits(&run);
+            let device = &mut self.devices[run.hit().device as usize];
+            device.requests += run.count;
+            device.latency += run.total.0 as u128 * run.count as u128;
+        }
     }
 
     /// Books a request whose translation is known.
@@ -336,7 +348,7 @@ impl World {
             walking.start = issued.start;
             walking.queued = issued.queued;
             walking.looked_up = looked_up;
-            self.queue.schedule(looked_up, Happens::Request(at));
+            self.queue.post(looked_up, Happens::Request(at));
         }
     }
 
@@ -376,7 +388,7 @@ impl World {
                 let answered = now + self.times.page_request;
                 walking.paged += self.times.page_request;
                 *self.paging.entry(page).or_insert(0) += 1;
-                self.queue.schedule(answered, Happens::Answered(w.token));
+                self.queue.post(answered, Happens::Answered(w.token));
                 return;
             }
             let fetched = walking.walks > 1;

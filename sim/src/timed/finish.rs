@@ -15,6 +15,7 @@ impl World {
     /// Ends the run.
     pub fn finish(mut self, device_tlb: DeviceTlbCounters) -> TimingResult {
         self.run_out();
+        self.book_hits();
         let end = self.end.max(self.queue.now());
         let elapsed = end.since(self.measured_from);
         let mut checks = TimingChecks {

@@ -54,8 +54,52 @@ struct Sums {
     parts: [u128; 6],
 }
 
-/// Hits that waited for no walk: all of one kind take the same time, but for
-/// the wait for the link.
+/// A hit that waited for no walk. All that are equal take the same time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hit {
+    /// Device.
+    pub device: u32,
+    /// Payload.
+    pub bytes: u32,
+    /// Posted.
+    pub write: bool,
+    /// Found in the device TLB.
+    pub device_hit: bool,
+    /// Waited for a slot or the link, and was on it.
+    pub queueing: Ps,
+}
+
+/// Equal hits in a row that were done in one interval of the series: they are
+/// booked together.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HitRun {
+    hit: Hit,
+    /// Latency of each.
+    pub total: Ps,
+    /// The interval.
+    from: Ps,
+    until: Ps,
+    /// How many.
+    pub count: u64,
+}
+
+impl HitRun {
+    /// Counts a hit that was done at `done`, if it is like the others.
+    #[inline]
+    pub fn takes(&mut self, hit: &Hit, done: Ps) -> bool {
+        let alike = self.hit == *hit && self.from <= done && done < self.until;
+        self.count += u64::from(alike);
+        alike
+    }
+
+    /// What the hits have in common.
+    pub fn hit(&self) -> &Hit {
+        &self.hit
+    }
+}
+
+/// Sums over hits that waited for no walk: all of one kind take the same time,
+/// but for the wait for the link.
 #[derive(Clone, Copy, Debug, Default)]
 struct Hits {
     count: u64,
@@ -76,23 +120,21 @@ pub struct DmaStats {
 }
 
 impl DmaStats {
-    /// A hit that waited for no walk was done at `done`, `total` after its
-    /// start.
-    #[inline]
-    pub fn record_hit(
-        &mut self,
-        (write, device_hit): (bool, bool),
-        queueing: Ps,
-        total: Ps,
-        bytes: u32,
-        done: Ps,
-    ) {
-        self.all.record(total);
-        self.bytes = self.bytes.saturating_add(u64::from(bytes));
-        let hits = &mut self.hits[usize::from(write)][usize::from(device_hit)];
-        hits.count += 1;
-        hits.queueing += queueing.0 as u128;
-        self.series.record(done, total);
+    /// A run of hits that begins with one that was done at `done`.
+    pub fn run_of(&mut self, hit: Hit, total: Ps, done: Ps) -> HitRun {
+        let (from, until) = self.series.interval(done);
+        HitRun { hit, total, from, until, count: 1 }
+    }
+
+    /// Books a run of hits.
+    pub fn record_hits(&mut self, run: &HitRun) {
+        let HitRun { hit, total, from, count, .. } = run;
+        self.all.record_n(*total, *count);
+        self.bytes = self.bytes.saturating_add(u64::from(hit.bytes).saturating_mul(*count));
+        let hits = &mut self.hits[usize::from(hit.write)][usize::from(hit.device_hit)];
+        hits.count += count;
+        hits.queueing += hit.queueing.0 as u128 * *count as u128;
+        self.series.record(*from, *total, *count);
     }
 
     /// A request was done at `done`.
@@ -113,7 +155,7 @@ impl DmaStats {
         for (sum, part) in sums.parts.iter_mut().zip(parts) {
             *sum += part.0 as u128;
         }
-        self.series.record(done, total);
+        self.series.record(done, total, 1);
     }
 
     /// Sums by class, hits included.
@@ -191,15 +233,31 @@ impl Default for Series {
 }
 
 impl Series {
+    /// Index of the interval in which `at` is.
     #[inline]
-    fn record(&mut self, at: Ps, latency: Ps) {
+    fn index(&mut self, at: Ps) -> usize {
         let mut index = (at.since(self.start).0 >> self.shift) as usize;
         while index >= INTERVALS {
             self.merge();
             index >>= 1;
         }
-        self.counts[index] += 1;
-        self.sums[index] += latency.0 as u128;
+        index
+    }
+
+    /// The interval in which `at` is. When intervals are merged, it stays
+    /// inside one.
+    fn interval(&mut self, at: Ps) -> (Ps, Ps) {
+        let index = self.index(at) as u64;
+        let start = |index: u64| self.start + Ps(index << self.shift);
+        (start(index), start(index + 1))
+    }
+
+    /// `n` latencies of requests that were done in the interval of `at`.
+    #[inline]
+    fn record(&mut self, at: Ps, latency: Ps, n: u64) {
+        let index = self.index(at);
+        self.counts[index] += n;
+        self.sums[index] += latency.0 as u128 * n as u128;
     }
 
     #[cold]

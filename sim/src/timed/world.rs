@@ -9,7 +9,7 @@ use super::devices::{Device, DmaTimes};
 use super::memory::Memory;
 use super::ops::{Ops, What};
 use super::pages::Pages;
-use super::stats::DmaStats;
+use super::stats::{DmaStats, HitRun};
 use super::walkers::{WalkId, Walked, Walkers};
 use crate::config::{Config, LoopMode, Nesting, TimeConfig};
 use crate::time::{Admission, EventQueue, Latencies, Ps, Station};
@@ -82,6 +82,8 @@ pub(crate) struct World {
     /// Latest completion of anything.
     pub(super) end: Ps,
     pub(super) dma: DmaStats,
+    /// The latest hits, not yet in `dma`.
+    pub(super) hits: HitRun,
     pub(super) walk_latency: Latencies,
     /// By [`Action`](super::costs::Action).
     pub(super) action_latency: [Latencies; 5],
@@ -125,6 +127,7 @@ impl World {
             measured_from: Ps::ZERO,
             end: Ps::ZERO,
             dma: DmaStats::default(),
+            hits: HitRun::default(),
             walk_latency: Latencies::default(),
             action_latency: Default::default(),
             requests_in: 0,
@@ -144,6 +147,7 @@ impl World {
     /// The warm-up is over.
     pub(super) fn measure(&mut self) {
         self.measuring = true;
+        self.book_hits();
         let now = self.queue.now();
         self.measured_from = now;
         self.dma.restart(now);
@@ -244,7 +248,7 @@ impl World {
         let looked_up = now + self.times.pwc_lookup;
         if self.memory.limit.is_none() || reads == 0 {
             let end = looked_up + self.memory.read_all(reads);
-            self.queue.schedule(end, Happens::WalkDone(walk));
+            self.queue.post(end, Happens::WalkDone(walk));
             return;
         }
         if self.reads_left.len() <= walk as usize {
@@ -252,7 +256,7 @@ impl World {
         }
         self.reads_left[walk as usize] = reads + 1;
         // The look-up is a step of the same kind, without memory.
-        self.queue.schedule(looked_up, Happens::ReadDone(walk));
+        self.queue.post(looked_up, Happens::ReadDone(walk));
     }
 
     /// A read of a walk ended (or its look-up): the next one, or the end.
@@ -262,7 +266,7 @@ impl World {
         let Some(limit) = &mut self.memory.limit else { return };
         if !first && let Some(next) = limit.depart(now) {
             let end = now + self.memory.read();
-            self.queue.schedule(end, Happens::ReadDone(next));
+            self.queue.post(end, Happens::ReadDone(next));
         }
         if self.reads_left[walk as usize] == 0 {
             return self.walk_done(walk, now);
@@ -270,7 +274,7 @@ impl World {
         let Some(limit) = &mut self.memory.limit else { return };
         if let Admission::Started(walk) = limit.arrive(now, walk) {
             let end = now + self.memory.read();
-            self.queue.schedule(end, Happens::ReadDone(walk));
+            self.queue.post(end, Happens::ReadDone(walk));
         }
     }
 
