@@ -69,6 +69,12 @@ pub(crate) struct Work {
 }
 
 impl Work {
+    /// True if there is none.
+    #[inline]
+    pub fn is_nothing(&self) -> bool {
+        *self == Work::default()
+    }
+
     /// The totals until now.
     fn until(c: &Counters) -> Work {
         let sent = &c.guest.invalidations;

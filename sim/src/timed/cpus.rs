@@ -3,6 +3,7 @@
 use super::costs::Action;
 use super::ops::{CpuOp, NONE, Op, What};
 use super::world::{Happens, World};
+use crate::replay::outcomes::Work;
 use crate::results::timing::VcpuTime;
 use crate::time::{Admission, Ps};
 
@@ -59,6 +60,8 @@ pub(super) struct Cpu {
     /// The operation at the front is under way.
     busy: bool,
     free: Ps,
+    /// Start of what the operation's latency counts.
+    start: Ps,
     /// Start of the present wait.
     since: Ps,
     /// Maps that no invalidation has followed yet: `(space, start, end)`.
@@ -77,6 +80,7 @@ impl Cpu {
             last: NONE,
             busy: false,
             free: Ps::ZERO,
+            start: Ps::ZERO,
             since: Ps::ZERO,
             mapped: Vec::new(),
             causes: Causes::default(),
@@ -105,13 +109,24 @@ impl Cpu {
 impl World {
     /// Adds an operation; [`World::feed_cpu`] starts it when its dependencies
     /// are noted.
-    pub(super) fn push_cpu(&mut self, cpu: u32, more: CpuOp, arrival: Ps) -> u32 {
+    pub(super) fn push_cpu(&mut self, cpu: u32, action: Action, work: &Work, arrival: Ps) -> u32 {
         self.make_room();
         self.cpu_ops_in += 1;
-        let when = self.queue.now().max(arrival);
-        let mut op = Op::new(What::Cpu, cpu, when, self.measuring);
-        op.more = self.ops.cpu.put(more);
-        self.ops.push(op)
+        let more = match self.plain.get(action as usize) {
+            Some(plain) if work.is_nothing() => *plain,
+            _ => self.ops.cpu.put(CpuOp { action, parts: self.costs.parts(action, work) }),
+        };
+        let at = self.ops.push(What::CPU, cpu, self.queue.now().max(arrival), self.measuring);
+        self.ops.get_mut(at).more = more;
+        at
+    }
+
+    /// Puts down what maps and unmaps need that cause no work: most do not.
+    pub(super) fn put_plain(&mut self) {
+        for action in [Action::Map, Action::Unmap] {
+            let parts = self.costs.parts(action, &Work::default());
+            self.plain[action as usize] = self.ops.cpu.put(CpuOp { action, parts });
+        }
     }
 
     /// Puts an operation at the end of its vCPU's program.
@@ -137,10 +152,11 @@ impl World {
                 return;
             }
             let begin = c.free.max(self.ops.get(at).not_before());
-            let op = self.ops.cpu(at);
-            op.start = begin + op.parts.think;
-            let (parts, prepared) = (op.parts, begin + op.parts.think + op.parts.own);
-            self.cpus[cpu as usize].busy = true;
+            let parts = self.ops.cpu(at).parts;
+            let start = begin + parts.think;
+            let prepared = start + parts.own;
+            let c = &mut self.cpus[cpu as usize];
+            (c.busy, c.start) = (true, start);
             if parts.locked {
                 self.queue.post(prepared, Happens::WantsLock(cpu));
                 return;
@@ -163,17 +179,12 @@ impl World {
     /// The lock is handed to a vCPU that waited: awake if it still spins.
     fn handed_lock(&mut self, cpu: u32, now: Ps) {
         let waited = now.since(self.cpus[cpu as usize].since);
-        if waited > self.times_of_lock().0 {
-            let awake = now + self.times_of_lock().1;
+        if waited > self.costs.spin {
+            let awake = now + self.costs.wake;
             self.queue.post(awake, Happens::HasLock(cpu));
         } else {
             self.has_lock(cpu, now);
         }
-    }
-
-    fn times_of_lock(&self) -> (Ps, Ps) {
-        let q = &self.config.invalidation;
-        (Ps::from_ns_f64(q.spin_ns), Ps::from_ns_f64(q.wake_ns))
     }
 
     pub(super) fn has_lock(&mut self, cpu: u32, now: Ps) {
@@ -247,7 +258,9 @@ impl World {
         let at = self.cpus[cpu as usize].first;
         let Op { measured, next, more, .. } = *self.ops.get(at);
         let op = self.ops.cpu[more];
-        self.ops.cpu.release(more);
+        if !self.plain.contains(&more) {
+            self.ops.cpu.release(more);
+        }
         let c = &mut self.cpus[cpu as usize];
         c.first = next;
         c.busy = false;
@@ -255,12 +268,14 @@ impl World {
         self.cpu_ops_done += 1;
         self.end = self.end.max(done);
         if measured {
-            let (parts, latency) = (op.parts, done.since(op.start));
+            let (parts, latency) = (op.parts, done.since(c.start));
             c.causes.think += parts.think;
-            c.causes.enqueue += parts.enqueue;
-            c.causes.trap += parts.trap;
-            c.causes.vmm += parts.vmm;
             c.causes.hardware += parts.hardware;
+            if !parts.is_private() {
+                c.causes.enqueue += parts.enqueue;
+                c.causes.trap += parts.trap;
+                c.causes.vmm += parts.vmm;
+            }
             *match op.action {
                 Action::Map => &mut c.causes.map,
                 Action::Unmap => &mut c.causes.unmap,

@@ -1,7 +1,7 @@
 //! Requests of devices, from the slot to the last byte.
 
 use super::device::{DeviceCosts, Slots};
-use super::ops::{NONE, Op, Walking, What};
+use super::ops::{NONE, Walking, What};
 use super::pages::Dep;
 use super::stats::{Class, Hit, Split};
 use super::walkers::{Requested, Walked};
@@ -187,20 +187,11 @@ impl World {
             return;
         }
         self.make_room();
-        let what = What::Dma { write: r.write, device_hit: r.device_hit };
-        let when = self.queue.now().max(r.arrival);
-        let mut op = Op::new(what, r.device, when, self.measuring);
-        (op.page, op.bytes) = (r.page(), r.bytes);
-        if let Some(last) = walks.last() {
-            let mut walking = Walking {
-                walks: walks.len().min(2) as u8,
-                fault: last.fault,
-                ..Walking::default()
-            };
-            walking.reads.iter_mut().zip(walks).for_each(|(r, w)| *r = w.reads);
-            op.more = self.ops.walking.put(walking);
-        }
-        let at = self.ops.push(op);
+        let more = self.to_walk(walks);
+        let what = What::dma(r.write, r.device_hit);
+        let at = self.ops.push(what, r.device, self.queue.now().max(r.arrival), self.measuring);
+        let op = self.ops.get_mut(at);
+        (op.page, op.bytes, op.more) = (r.page(), r.bytes, more);
         self.ops.wait_for(at, ready);
         if let Some(place) = place {
             self.pages.page(place).access = self.ops.latest();
@@ -215,6 +206,16 @@ impl World {
         d.first = at;
         self.run_device(r.device);
         self.go_on();
+    }
+
+    /// Puts down the walks that a request needs, if any.
+    #[inline]
+    fn to_walk(&mut self, walks: &[Miss]) -> u32 {
+        let Some(last) = walks.last() else { return NONE };
+        let count = walks.len().min(2) as u8;
+        let mut walking = Walking { walks: count, fault: last.fault, ..Walking::default() };
+        walking.reads.iter_mut().zip(walks).for_each(|(r, w)| *r = w.reads);
+        self.ops.walking.put(walking)
     }
 
     /// False if no walk of the page was issued that has not ended.
@@ -278,9 +279,7 @@ impl World {
     /// Books a request whose translation is known.
     fn dma_done(&mut self, at: u32, class: Class) -> Ps {
         let op = *self.ops.get(at);
-        let What::Dma { write, device_hit } = op.what else {
-            unreachable!("places of requests are handed to devices only")
-        };
+        let (write, device_hit) = (op.what.is_write(), op.what.is_device_hit());
         let walking = *self.ops.walking(at);
         let split = Split {
             queueing: walking.queued,
@@ -319,9 +318,7 @@ impl World {
             let (page, bytes, next) = (op.page, op.bytes, op.next);
             let (more, measured, what) = (op.more, op.measured, op.what);
             let ready = op.not_before();
-            let What::Dma { write, device_hit } = what else {
-                unreachable!("places of requests are handed to devices only")
-            };
+            let (write, device_hit) = (what.is_write(), what.is_device_hit());
             let issued = self.issue(device, bytes, ready, slot);
             self.devices[device as usize].first = next;
             let pending = Self::pending_of(page);

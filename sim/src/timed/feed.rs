@@ -2,11 +2,10 @@
 
 use rustc_hash::FxHashMap;
 
-use super::costs::{Action, Parts};
+use super::costs::Action;
 use super::cpus::Cpu;
 use super::device_tlb::DeviceTlb;
 use super::devices::{Device, Request};
-use super::ops::CpuOp;
 use super::pages::Dep;
 use super::world::World;
 use crate::cache::Tag;
@@ -357,8 +356,7 @@ impl Feed {
         if !world.translated {
             return;
         }
-        let nothing = *work == Work::default();
-        if nothing && !matches!(action, Action::Map | Action::Unmap) {
+        if work.is_nothing() && !matches!(action, Action::Map | Action::Unmap) {
             // This configuration's guest does not send it.
             return;
         }
@@ -368,7 +366,7 @@ impl Feed {
         let space = self.space(chunk.domain[i], -1);
         let addr = chunk.addr[i] as u64;
         let (start, end) = (addr & !PAGE_MASK, addr.saturating_add(chunk.size[i] as u64));
-        let at = self.push(world, cpu, action, work, arrival);
+        let at = world.push_cpu(cpu, action, work, arrival);
         let done = world.ops.latest();
         match action {
             Action::Map => {
@@ -396,15 +394,10 @@ impl Feed {
 
     /// An operation that waits for nothing but its vCPU.
     fn cpu_op(&mut self, world: &mut World, cpu: u32, action: Action, work: &Work, arrival: Ps) {
-        let at = self.push(world, cpu, action, work, arrival);
+        let at = world.push_cpu(cpu, action, work, arrival);
         let done = world.ops.latest();
         self.complete_maps(world, cpu, done);
         world.feed_cpu(at);
-    }
-
-    fn push(&self, world: &mut World, cpu: u32, action: Action, work: &Work, arrival: Ps) -> u32 {
-        let parts: Parts = world.costs.parts(action, work);
-        world.push_cpu(cpu, CpuOp { action, parts, start: Ps::ZERO }, arrival)
     }
 
     /// The recent maps of a vCPU are usable when `done` is.

@@ -49,22 +49,43 @@ pub struct CpuOp {
     pub action: Action,
     /// Its parts.
     pub parts: Parts,
-    /// Start of what its latency counts.
-    pub start: Ps,
 }
 
-/// What an operation is.
+/// What an operation is, in the bits of one byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
-    /// A request of a device.
-    Dma {
-        /// Posted.
-        write: bool,
-        /// Found in the device TLB.
-        device_hit: bool,
-    },
+pub struct What(u8);
+
+impl What {
     /// An operation of a vCPU.
-    Cpu,
+    pub const CPU: What = What(0);
+    const DMA: u8 = 1;
+    const WRITE: u8 = 2;
+    const DEVICE_HIT: u8 = 4;
+
+    /// A request of a device; `write`: posted, `device_hit`: found in the
+    /// device TLB.
+    #[inline]
+    pub fn dma(write: bool, device_hit: bool) -> What {
+        What(What::DMA | u8::from(write) * What::WRITE | u8::from(device_hit) * What::DEVICE_HIT)
+    }
+
+    /// A request of a device.
+    #[inline]
+    pub fn is_dma(self) -> bool {
+        self.0 & What::DMA != 0
+    }
+
+    /// A posted request.
+    #[inline]
+    pub fn is_write(self) -> bool {
+        self.0 & What::WRITE != 0
+    }
+
+    /// A request that the device TLB answered.
+    #[inline]
+    pub fn is_device_hit(self) -> bool {
+        self.0 & What::DEVICE_HIT != 0
+    }
 }
 
 /// An operation that waits for something: what all have, in few bytes, since
@@ -106,14 +127,8 @@ impl Op {
         next: NONE,
         done: true,
         measured: false,
-        what: What::Cpu,
+        what: What::CPU,
     };
-
-    /// An operation that waits for nothing yet, and not before `when`.
-    #[inline]
-    pub fn new(what: What, who: u32, when: Ps, measured: bool) -> Op {
-        Op { what, who, when, measured, done: false, ..Op::NOTHING }
-    }
 
     /// Latest of what it waited for; it must not be done.
     #[inline]
@@ -224,12 +239,18 @@ impl Ops {
         (self.oldest < self.next).then(|| Self::place(self.oldest))
     }
 
-    /// Adds an operation; there must be room. Returns its place.
+    /// Adds an operation that waits for nothing yet, and not before `when`;
+    /// there must be room. Returns its place. Page, payload and `more` are the
+    /// caller's to set.
     #[inline]
-    pub fn push(&mut self, op: Op) -> u32 {
+    pub fn push(&mut self, what: What, who: u32, when: Ps, measured: bool) -> u32 {
         let at = Self::place(self.next);
         self.next += 1;
-        *self.get_mut(at) = op;
+        let op = self.get_mut(at);
+        op.when = when;
+        op.who = who;
+        (op.more, op.next, op.waiters, op.waiting) = (NONE, NONE, NONE, 0);
+        (op.what, op.measured, op.done) = (what, measured, false);
         at
     }
 
@@ -339,17 +360,18 @@ impl Ops {
 mod tests {
     use super::*;
 
-    /// 64 B per operation: the window takes half of a small second-level cache.
+    /// 48 B per operation: the window takes less than half of a small
+    /// second-level cache.
     #[test]
     fn an_operation_is_small() {
-        assert!(size_of::<Op>() <= 64);
+        assert!(size_of::<Op>() <= 48);
     }
 
     #[test]
     fn places_name_operations_in_the_window() {
         let mut ops = Ops::default();
         for n in 0..WINDOW as u64 * 3 / 2 {
-            let at = ops.push(Op::new(What::Cpu, 0, Ps(n), true));
+            let at = ops.push(What::CPU, 0, Ps(n), true);
             assert_eq!((ops.dep(at), ops.latest()), (Dep::op(n), Dep::op(n)));
             assert_eq!(ops.resolve(Dep::op(n)), Err(at));
             ops.complete(at, Ps(n + 7), &mut Vec::new());

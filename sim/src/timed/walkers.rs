@@ -215,7 +215,8 @@ impl Walkers {
     ) {
         let Walk { page, started, first, .. } = self.walks[walk as usize];
         self.finished += 1;
-        if self.by_page.get(&page) == Some(&walk) {
+        // Without coalescing another walk may stand for the page.
+        if self.coalescing || self.by_page.get(&page) == Some(&walk) {
             self.by_page.remove(&page);
         }
         let mut at = first;

@@ -7,7 +7,7 @@ use super::cpus::Cpu;
 use super::device::DeviceCosts;
 use super::devices::{Device, DmaTimes};
 use super::memory::Memory;
-use super::ops::{Ops, What};
+use super::ops::{NONE, Ops};
 use super::pages::Pages;
 use super::stats::{DmaStats, HitRun};
 use super::walkers::{WalkId, Walked, Walkers};
@@ -58,6 +58,9 @@ pub(crate) struct World {
     pub(super) times: DmaTimes,
     pub(super) devices: Vec<Device>,
     pub(super) cpus: Vec<Cpu>,
+    /// Places of what maps and unmaps need that cause no work, by
+    /// [`Action`](super::costs::Action), which has them first.
+    pub(super) plain: [u32; 2],
     pub(super) walkers: Walkers,
     pub(super) memory: Memory,
     /// Reads left, by walk (only with a limit on reads).
@@ -100,7 +103,7 @@ const PENDING: usize = 4096;
 impl World {
     pub fn new(config: &Config) -> World {
         let t = &config.time;
-        World {
+        let mut world = World {
             open_loop: t.mode == LoopMode::OpenLoop,
             translated: config.nesting != Nesting::None,
             queue: EventQueue::default(),
@@ -111,6 +114,7 @@ impl World {
             times: DmaTimes::new(t),
             devices: Vec::new(),
             cpus: Vec::new(),
+            plain: [NONE; 2],
             walkers: Walkers::new(t.iommu.walkers, t.iommu.pending, t.iommu.coalescing),
             memory: Memory::new(&t.memory, t.iommu.walkers, config.seed),
             reads_left: Vec::new(),
@@ -136,7 +140,9 @@ impl World {
             cpu_ops_done: 0,
             stuck: 0,
             config: t.clone(),
-        }
+        };
+        world.put_plain();
+        world
     }
 
     #[inline]
@@ -229,9 +235,9 @@ impl World {
         loop {
             while let Some(at) = self.freed.pop() {
                 let op = self.ops.get(at);
-                self.ready.push(match op.what {
-                    What::Dma { .. } => Actor::Device(op.who),
-                    What::Cpu => Actor::Cpu(op.who),
+                self.ready.push(match op.what.is_dma() {
+                    true => Actor::Device(op.who),
+                    false => Actor::Cpu(op.who),
                 });
             }
             match self.ready.pop() {
