@@ -172,7 +172,15 @@ impl<E: Copy> EventQueue<E> {
         self.now = self.now.max(to);
     }
 
+    #[inline(always)]
     fn drop_cancelled(&mut self) {
+        if self.cancelled > 0 {
+            self.drop_cancelled_first();
+        }
+    }
+
+    #[inline(never)]
+    fn drop_cancelled_first(&mut self) {
         while self.cancelled > 0 {
             let Some(first) = self.heap.first() else { return };
             let slot = first.slot;

@@ -9,7 +9,7 @@ use super::world::{Happens, World};
 use crate::cache::{Key, Tag};
 use crate::config::TimeConfig;
 use crate::events::{PageSize, Requester};
-use crate::replay::outcomes::Miss;
+use crate::replay::outcomes::{Fetch, Miss};
 use crate::time::Ps;
 
 /// A device.
@@ -133,6 +133,8 @@ pub(super) struct Request {
     /// Space and address.
     pub space: u32,
     pub addr: u64,
+    /// Page and space, as the walkers know it.
+    pub page: u64,
     /// Payload.
     pub bytes: u32,
     /// Posted.
@@ -143,12 +145,11 @@ pub(super) struct Request {
     pub device_hit: bool,
 }
 
-impl Request {
-    /// Page and space, as the walkers know it.
-    #[inline]
-    fn page(&self) -> u64 {
-        Key::new(Tag(self.space % Tag::LIMIT), PageSize::Size4K, self.addr).bits()
-    }
+/// A page that is fetched after a miss, and the entries that its walk reads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fetching {
+    page: u64,
+    reads: u32,
 }
 
 /// How a request got onto the link.
@@ -165,7 +166,7 @@ struct Issued {
 impl World {
     /// A request as the trace has it, and its walks.
     #[inline]
-    pub(super) fn feed_dma(&mut self, r: &Request, walks: &[Miss]) {
+    pub(super) fn feed_dma(&mut self, r: &Request, walks: &[Miss], fetches: &[Fetch]) {
         self.requests_in += 1;
         let place = self.translated.then(|| self.pages.locate(r.space, r.addr));
         let ready = place.map_or(Dep::DONE, |at| self.pages.page(at).ready);
@@ -174,7 +175,7 @@ impl World {
             && device.first == NONE
             && let Ok(ready) = self.ops.resolve(ready)
             && let Ok(slot) = self.ops.resolve(device.slots.before())
-            && (r.device_hit || !self.may_be_pending(r.page()))
+            && (r.device_hit || !self.may_be_pending(r.page))
         {
             // Nothing of it is shared: no event.
             let ready = ready.max(r.arrival).max(self.queue.now());
@@ -188,10 +189,15 @@ impl World {
         }
         self.make_room();
         let more = self.to_walk(walks);
+        if !fetches.is_empty() {
+            let page = |f: &Fetch| Key::new(Tag(r.space % Tag::LIMIT), PageSize::Size4K, f.addr);
+            let fetch = |f: &Fetch| Fetching { page: page(f).bits(), reads: f.reads };
+            self.fetches.insert(more, fetches.iter().map(fetch).collect());
+        }
         let what = What::dma(r.write, r.device_hit);
         let at = self.ops.push(what, r.device, self.queue.now().max(r.arrival), self.measuring);
         let op = self.ops.get_mut(at);
-        (op.page, op.bytes, op.more) = (r.page(), r.bytes, more);
+        (op.page, op.bytes, op.more) = (r.page, r.bytes, more);
         self.ops.wait_for(at, ready);
         if let Some(place) = place {
             self.pages.page(place).access = self.ops.latest();
@@ -307,35 +313,38 @@ impl World {
         loop {
             let d = &self.devices[device as usize];
             let (at, before) = (d.first, d.slots.before());
-            if at == NONE || self.ops.get(at).waiting > 0 {
+            if at == NONE {
+                return;
+            }
+            let op = *self.ops.get(at);
+            if op.waiting > 0 {
                 return;
             }
             let slot = match self.ops.resolve(before) {
                 Ok(slot) => slot,
                 Err(on) => return self.ops.wait_on(at, on),
             };
-            let op = self.ops.get(at);
-            let (page, bytes, next) = (op.page, op.bytes, op.next);
-            let (more, measured, what) = (op.more, op.measured, op.what);
-            let ready = op.not_before();
-            let (write, device_hit) = (what.is_write(), what.is_device_hit());
-            let issued = self.issue(device, bytes, ready, slot);
-            self.devices[device as usize].first = next;
-            let pending = Self::pending_of(page);
-            if more == NONE && (device_hit || self.pending[pending] == 0) {
+            let (write, device_hit) = (op.what.is_write(), op.what.is_device_hit());
+            let issued = self.issue(device, op.bytes, op.not_before(), slot);
+            let pending = Self::pending_of(op.page);
+            if op.more == NONE && (device_hit || self.pending[pending] == 0) {
                 let done =
-                    self.hit_done(device, bytes, (write, device_hit), measured, issued);
-                self.devices[device as usize].slots.take(Dep::at(done));
+                    self.hit_done(device, op.bytes, (write, device_hit), op.measured, issued);
+                let d = &mut self.devices[device as usize];
+                d.first = op.next;
+                d.slots.take(Dep::at(done));
                 self.ops.complete(at, done, &mut self.freed);
                 continue;
             }
             let dep = self.ops.dep(at);
-            self.devices[device as usize].slots.take(dep);
-            let more = match more {
+            let d = &mut self.devices[device as usize];
+            d.first = op.next;
+            d.slots.take(dep);
+            let more = match op.more {
                 // A hit on a page whose walk may be pending.
                 NONE => self.ops.walking.put(Walking::default()),
                 more => {
-                    self.pending[pending] = self.pending[pending].saturating_add(1);
+                    self.will_walk(pending, more);
                     more
                 }
             };
@@ -346,6 +355,16 @@ impl World {
             walking.queued = issued.queued;
             walking.looked_up = looked_up;
             self.queue.post(looked_up, Happens::Request(at));
+        }
+    }
+
+    /// A request that walks was issued: hits on its page, and on those that are
+    /// fetched after it, have to look for their walks.
+    fn will_walk(&mut self, pending: usize, more: u32) {
+        let mut add = |at: usize| self.pending[at] = self.pending[at].saturating_add(1);
+        add(pending);
+        if let Some(fetches) = self.fetches.get(&more) {
+            fetches.iter().for_each(|f| add(Self::pending_of(f.page)));
         }
     }
 
@@ -364,6 +383,22 @@ impl World {
             Some(Requested::Started(walk)) => self.start_walk(walk, now),
             Some(Requested::Waiting | Requested::Coalesced | Requested::Stalled) => {}
         }
+        if walking.walks > 0 && !self.fetches.is_empty() {
+            self.fetch_ahead(at, now);
+        }
+    }
+
+    /// The walkers look for pages that are fetched after a miss.
+    #[cold]
+    fn fetch_ahead(&mut self, at: u32, now: Ps) {
+        let more = self.ops.get(at).more;
+        for Fetching { page, reads } in self.fetches.remove(&more).unwrap_or_default() {
+            if let Some(Requested::Started(walk)) =
+                self.walkers.request(now, page, Some(reads), NONE)
+            {
+                self.start_walk(walk, now);
+            }
+        }
     }
 
     /// A page request for the page is under way.
@@ -374,7 +409,13 @@ impl World {
 
     /// A walk served a request.
     pub(super) fn was_walked(&mut self, w: Walked, now: Ps) {
-        let page = self.ops.get(w.token).page;
+        let page = w.page;
+        if w.token == NONE {
+            // Nobody asked for it.
+            let pending = &mut self.pending[Self::pending_of(page)];
+            *pending = pending.saturating_sub(1);
+            return;
+        }
         let walking = self.ops.walking(w.token);
         walking.waited += w.waited;
         walking.walk += w.walked;

@@ -8,10 +8,10 @@ use super::device_tlb::DeviceTlb;
 use super::devices::{Device, Request};
 use super::pages::Dep;
 use super::world::World;
-use crate::cache::Tag;
+use crate::cache::{Key, Tag};
 use crate::config::{AtsTime, Config, Direction, Nesting, Sharing};
-use crate::events::{Chunk, DomainId, Event, Flags, Kind, PAGE_MASK, Requester, Scope};
-use crate::replay::outcomes::{Miss, Outcomes, Work};
+use crate::events::{Chunk, DomainId, Event, Flags, Kind, PAGE_MASK, PageSize, Requester, Scope};
+use crate::replay::outcomes::{Fetch, Miss, Outcomes, Work};
 use crate::results::timing::DeviceTlbCounters;
 use crate::sync;
 use crate::time::Ps;
@@ -24,6 +24,8 @@ struct Source {
     domain: i32,
     device: u32,
     space: u32,
+    /// What the walkers know pages of the space by, beside the page number.
+    tag: u64,
 }
 
 impl Source {
@@ -150,7 +152,8 @@ impl Feed {
         let none = DomainId::NONE.0 as i32;
         let resolved = if domain == none { attached().unwrap_or(none) } else { domain };
         let space = self.space(resolved, requester);
-        let source = Source { requester, pasid, domain, device, space };
+        let tag = Key::new(Tag(space % Tag::LIMIT), PageSize::Size4K, 0).bits();
+        let source = Source { requester, pasid, domain, device, space, tag };
         self.memo[at] = Some(source);
         source
     }
@@ -230,6 +233,7 @@ impl Feed {
         world: &mut World,
     ) {
         let mut misses = outcomes.misses.as_slice();
+        let mut fetches = outcomes.fetches.as_slice();
         let mut work = outcomes.work.as_slice();
         // The replay's number of the event: it has not seen device-TLB hits.
         let mut number = chunk.first;
@@ -269,10 +273,11 @@ impl Feed {
                 self.cpu_op(world, cpu, Action::MapSync, &first.work, arrival);
             }
             let device_hit = device_hits.is_some_and(|hits| hits[i]);
-            let walks = match device_hit {
-                true => &[],
-                false => of_event(&mut misses, number, |m: &Miss| m.event),
-            };
+            let (mut walks, mut fetched): (&[Miss], &[Fetch]) = (&[], &[]);
+            if !device_hit {
+                walks = of_event(&mut misses, number, |m| m.event);
+                fetched = of_event(&mut fetches, number, |f| f.event);
+            }
             number += !device_hit as u64;
             let from = match source {
                 Some(s) if Source::is(&s, requester[i], pasid[i], domain[i]) => s,
@@ -293,9 +298,10 @@ impl Feed {
             };
             // Accesses are shorter than 4 GiB.
             let bytes = bytes.min(u64::from(u32::MAX)) as u32;
-            let Source { device, space, .. } = from;
-            let request = Request { device, space, addr, bytes, write, arrival, device_hit };
-            world.feed_dma(&request, walks);
+            let Source { device, space, tag, .. } = from;
+            let page = tag | Key::number_of(PageSize::Size4K, addr);
+            let request = Request { device, space, addr, page, bytes, write, arrival, device_hit };
+            world.feed_dma(&request, walks, fetched);
         }
     }
 

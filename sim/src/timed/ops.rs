@@ -196,6 +196,8 @@ pub struct Ops {
     ring: Box<[Op; WINDOW]>,
     next: u64,
     oldest: u64,
+    /// There is room for operations below this number.
+    room: u64,
     links: Places<(u32, u32)>,
     /// Of requests that walk.
     pub walking: Places<Walking>,
@@ -210,6 +212,7 @@ impl Default for Ops {
             ring: ring.try_into().expect("the ring has the window's length"),
             next: 0,
             oldest: 0,
+            room: WINDOW as u64,
             links: Places::default(),
             walking: Places::default(),
             cpu: Places::default(),
@@ -225,17 +228,24 @@ impl Ops {
     }
 
     /// True if there is room for one more.
-    #[inline]
+    #[inline(always)]
     pub fn has_room(&mut self) -> bool {
+        self.next < self.room || self.find_room()
+    }
+
+    /// Looks which operations are done.
+    #[inline(never)]
+    fn find_room(&mut self) -> bool {
         while self.oldest < self.next && self.get(Self::place(self.oldest)).done {
             self.oldest += 1;
         }
-        self.next - self.oldest < WINDOW as u64
+        self.room = self.oldest + WINDOW as u64;
+        self.next < self.room
     }
 
     /// Operations that are not done, if any; the oldest.
     pub fn oldest(&mut self) -> Option<u32> {
-        self.has_room();
+        self.find_room();
         (self.oldest < self.next).then(|| Self::place(self.oldest))
     }
 
@@ -341,7 +351,13 @@ impl Ops {
         let op = self.get_mut(at);
         op.done = true;
         op.when = time;
-        let mut link = std::mem::replace(&mut op.waiters, NONE);
+        let link = op.waiters;
+        if link != NONE {
+            self.free_waiters(link, time, freed);
+        }
+    }
+
+    fn free_waiters(&mut self, mut link: u32, time: Ps, freed: &mut Vec<u32>) {
         while link != NONE {
             let (waiter, next) = self.links[link];
             self.links.release(link);

@@ -28,6 +28,8 @@ pub enum Requested {
 pub struct Walked {
     /// The caller's token.
     pub token: u32,
+    /// The page.
+    pub page: u64,
     /// Time from the request to the start of the walk that served it (zero if
     /// that had started before).
     pub waited: Ps,
@@ -224,6 +226,7 @@ impl Walkers {
             let Waiter { token, came, next } = self.waiters[at as usize];
             done.push(Walked {
                 token,
+                page,
                 waited: started.since(came),
                 walked: now.since(started.max(came)),
                 coalesced: at != first,
@@ -357,6 +360,6 @@ mod tests {
         assert_eq!(w.request(Ps(4), 1, None, 7), Some(Requested::Coalesced));
         let (mut done, mut starts) = (Vec::new(), Vec::new());
         w.finish(Ps(10), 0, &mut done, &mut starts);
-        assert_eq!(done[1], Walked { token: 7, waited: Ps(0), walked: Ps(6), coalesced: true });
+        assert_eq!(done[1], Walked { token: 7, page: 1, waited: Ps(0), walked: Ps(6), coalesced: true });
     }
 }

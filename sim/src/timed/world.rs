@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 use super::costs::Costs;
 use super::cpus::Cpu;
 use super::device::DeviceCosts;
-use super::devices::{Device, DmaTimes};
+use super::devices::{Device, DmaTimes, Fetching};
 use super::memory::Memory;
 use super::ops::{NONE, Ops};
 use super::pages::Pages;
@@ -71,6 +71,9 @@ pub(crate) struct World {
     /// Misses issued and not yet walked, by a hash of the page: 0 = a hit
     /// need not look for a pending walk.
     pub(super) pending: Box<[u16; PENDING]>,
+    /// What is fetched after misses that have not reached the walkers, by the
+    /// place of the miss's [`Walking`](super::ops::Walking).
+    pub(super) fetches: FxHashMap<u32, Vec<Fetching>>,
     /// Pages that are being fetched (page requests), and for how many.
     pub(super) paging: FxHashMap<u64, u32>,
     /// Requests that wait for such a page.
@@ -121,6 +124,7 @@ impl World {
             lock: Station::new(t.invalidation.queues, None),
             vmm: Station::new(t.vmm.locks, None),
             pending: Box::new([0; PENDING]),
+            fetches: FxHashMap::default(),
             paging: FxHashMap::default(),
             parked: Vec::new(),
             freed: Vec::new(),
