@@ -117,9 +117,13 @@ fn configs() -> Vec<Config> {
     // Translations that nobody asked for, in caches that they fill quickly.
     for policy in ["sequential", "ring-aware"] {
         let policy = format!("iotlb.prefetch.policy={policy}");
-        for preset in
-            ["passthrough", "hw-nested", "sw-nested-map", "sw-nested-invalidate", "sw-nested-demand"]
-        {
+        for preset in [
+            "passthrough",
+            "hw-nested",
+            "sw-nested-map",
+            "sw-nested-invalidate",
+            "sw-nested-demand",
+        ] {
             for shape in [
                 ["iotlb.entries=12", "iotlb.ways=2", "iotlb.partitions=3", "iotlb.tag=domain"],
                 ["iotlb.entries=7", "iotlb.ways=7", "iotlb.partitions=1", "iotlb.tag=requester"],

@@ -21,8 +21,8 @@ pub fn run(args: &Compare, quiet: bool) -> Result<()> {
     let documents = [document::assemble(&reader, trace, runs)?];
     let written = write_all(&args.output, &documents)?;
     super::print(render_comparison(&documents, Some(&written)).as_bytes())?;
-    if !failed.is_empty() {
-        bail!("verification found differences under {}", failed.join(", "));
+    match failed.is_empty() {
+        true => Ok(()),
+        false => bail!("verification found differences: {}", failed.join("; ")),
     }
-    Ok(())
 }

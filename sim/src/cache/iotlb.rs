@@ -4,8 +4,8 @@ use std::hint::black_box;
 
 use serde::{Deserialize, Serialize};
 
-use super::replacement::{NoConfig, Replacement};
 use super::prefetched::Prefetched;
+use super::replacement::{NoConfig, Replacement};
 use super::{Associative, FlushWhenFull, History, Key, Seen, SetAssoc, Sizes, Tag};
 use crate::events::{PAGE_SHIFT, PageSize, Perm};
 use crate::results::{MissCauses, PrefetchCounters};
@@ -75,12 +75,7 @@ pub trait Store: Send {
     /// Inserts; tells `displaced` of the entries that had to make room, and
     /// returns how many. Stores that empty themselves need not tell of them:
     /// nothing is prefetched into those.
-    fn insert_telling(
-        &mut self,
-        key: Key,
-        value: Cached,
-        displaced: &mut dyn FnMut(Key),
-    ) -> usize {
+    fn insert_telling(&mut self, key: Key, value: Cached, displaced: &mut dyn FnMut(Key)) -> usize {
         let _ = displaced;
         self.insert(key, value)
     }
@@ -154,12 +149,7 @@ impl<C: Associative<Cached>> Store for CacheStore<C> {
         self.cache.insert_absent(key, value).is_some() as usize
     }
 
-    fn insert_telling(
-        &mut self,
-        key: Key,
-        value: Cached,
-        displaced: &mut dyn FnMut(Key),
-    ) -> usize {
+    fn insert_telling(&mut self, key: Key, value: Cached, displaced: &mut dyn FnMut(Key)) -> usize {
         let old = self.cache.insert(key, value);
         old.into_iter().for_each(&mut *displaced);
         old.is_some() as usize

@@ -53,14 +53,7 @@ impl RingAware {
 }
 
 impl Policy for RingAware {
-    fn missed(
-        &mut self,
-        space: u32,
-        addr: u64,
-        _: PageSize,
-        pages: usize,
-        wanted: &mut Vec<u64>,
-    ) {
+    fn missed(&mut self, space: u32, addr: u64, _: PageSize, pages: usize, wanted: &mut Vec<u64>) {
         let Some((_, own)) = self.find(space, addr) else { return };
         let most = wanted.len() + pages;
         let mut add = |from: u64, end: u64| {

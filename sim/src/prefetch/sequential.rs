@@ -13,14 +13,7 @@ use crate::events::PageSize;
 pub struct Sequential;
 
 impl Policy for Sequential {
-    fn missed(
-        &mut self,
-        _: u32,
-        addr: u64,
-        size: PageSize,
-        pages: usize,
-        wanted: &mut Vec<u64>,
-    ) {
+    fn missed(&mut self, _: u32, addr: u64, size: PageSize, pages: usize, wanted: &mut Vec<u64>) {
         let page = addr & !(size.bytes() - 1);
         let next = (1..=pages as u64).map(|n| page.checked_add(n * size.bytes()));
         wanted.extend(next.map_while(|addr| addr));

@@ -96,8 +96,7 @@ impl DmaTimes {
             page_request: ps(t.ats.page_request_ns, true),
             lookups: [device_lookup + lookup, device_lookup],
             pcie: both.map(|write| [costs.transfer(write) + ats, costs.transfer(write)]),
-            to_answer: both
-                .map(|write| [device_lookup + lookup + to_iommu(write), device_lookup]),
+            to_answer: both.map(|write| [device_lookup + lookup + to_iommu(write), device_lookup]),
         }
     }
 
@@ -168,8 +167,15 @@ impl World {
     #[inline]
     pub(super) fn feed_dma(&mut self, r: &Request, walks: &[Miss], fetches: &[Fetch]) {
         self.requests_in += 1;
+        // It will have the next number, unless it is done at once.
+        let mut ready = Dep::DONE;
+        let number = self.ops.coming();
         let place = self.translated.then(|| self.pages.locate(r.space, r.addr));
-        let ready = place.map_or(Dep::DONE, |at| self.pages.page(at).ready);
+        if let Some(place) = place {
+            let page = self.pages.page(place);
+            ready = page.ready;
+            page.access = number;
+        }
         let device = &self.devices[r.device as usize];
         if walks.is_empty()
             && device.first == NONE
@@ -180,7 +186,8 @@ impl World {
             // Nothing of it is shared: no event.
             let ready = ready.max(r.arrival).max(self.queue.now());
             let issued = self.issue(r.device, r.bytes, ready, slot);
-            let done = self.hit_done(r.device, r.bytes, (r.write, r.device_hit), self.measuring, issued);
+            let done =
+                self.hit_done(r.device, r.bytes, (r.write, r.device_hit), self.measuring, issued);
             self.devices[r.device as usize].slots.take(Dep::at(done));
             if let Some(place) = place {
                 self.pages.page(place).access = Dep::at(done);
@@ -199,9 +206,6 @@ impl World {
         let op = self.ops.get_mut(at);
         (op.page, op.bytes, op.more) = (r.page, r.bytes, more);
         self.ops.wait_for(at, ready);
-        if let Some(place) = place {
-            self.pages.page(place).access = self.ops.latest();
-        }
         let d = &mut self.devices[r.device as usize];
         let last = std::mem::replace(&mut d.last, at);
         if d.first != NONE {
@@ -248,7 +252,7 @@ impl World {
     }
 
     /// Books a request that needs no walk; returns when it is done.
-    #[inline]
+    #[inline(always)]
     fn hit_done(
         &mut self,
         device: u32,

@@ -17,7 +17,7 @@ use crate::sync;
 use crate::time::Ps;
 
 /// Who made a request, and where it goes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Source {
     requester: i32,
     pasid: i32,
@@ -172,7 +172,11 @@ impl Feed {
     pub fn filter(&mut self, chunk: &Chunk) -> Vec<bool> {
         let mut hits = std::mem::take(&mut self.device_hits);
         hits.clear();
+        let warm = self.config.warm_up.checked_sub(chunk.first).filter(|n| *n > 0);
         for i in 0..chunk.len() {
+            if warm == Some(i as u64) {
+                self.tlbs.iter_mut().for_each(DeviceTlb::restart);
+            }
             if chunk.kind[i] == Kind::Dma as i32 {
                 let Source { device, space, .. } =
                     self.source(chunk.requester[i], chunk.pasid[i], chunk.domain[i]);
@@ -243,8 +247,8 @@ impl Feed {
         let (addr, size, domain) = (&chunk.addr[..n], &chunk.size[..n], &chunk.domain[..n]);
         let (requester, pasid) = (&chunk.requester[..n], &chunk.pasid[..n]);
         let device_hits = device_hits.map(|hits| &hits[..n]);
-        // The latest request's.
-        let mut source = None;
+        // The latest request's, unless an attach came after it.
+        let (mut from, mut from_is_known) = (Source::default(), false);
         for i in 0..n {
             if !world.measuring && chunk.first + i as u64 >= self.config.warm_up {
                 world.measure();
@@ -260,8 +264,7 @@ impl Feed {
                 let found = mine.first().map_or(Work::default(), |w| w.work);
                 self.other(chunk, i, &found, arrival, world);
                 number += 1;
-                // An attach may change where requests go.
-                source = None;
+                from_is_known = false;
                 continue;
             }
             if let Some((first, rest)) = work.split_first()
@@ -279,11 +282,10 @@ impl Feed {
                 fetched = of_event(&mut fetches, number, |f| f.event);
             }
             number += !device_hit as u64;
-            let from = match source {
-                Some(s) if Source::is(&s, requester[i], pasid[i], domain[i]) => s,
-                _ => self.new_source(requester[i], pasid[i], domain[i], world),
-            };
-            source = Some(from);
+            if !from_is_known || !from.is(requester[i], pasid[i], domain[i]) {
+                from = self.new_source(requester[i], pasid[i], domain[i], world);
+                from_is_known = true;
+            }
             let (addr, flags) = (addr[i] as u64, Flags(flags[i] as u32));
             if !walks.is_empty() {
                 self.walked(&from, addr, walks);

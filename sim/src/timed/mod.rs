@@ -26,6 +26,7 @@ pub mod flush_queue;
 pub mod memory;
 mod ops;
 mod pages;
+mod series;
 mod stats;
 pub mod walkers;
 mod world;

@@ -249,6 +249,13 @@ impl Ops {
         (self.oldest < self.next).then(|| Self::place(self.oldest))
     }
 
+    /// Requests that are not done.
+    pub fn requests_in_flight(&self) -> u64 {
+        let window = self.next.saturating_sub(WINDOW as u64)..self.next;
+        let open = window.map(|seq| self.get(Self::place(seq)));
+        open.filter(|op| !op.done && op.what.is_dma()).count() as u64
+    }
+
     /// Adds an operation that waits for nothing yet, and not before `when`;
     /// there must be room. Returns its place. Page, payload and `more` are the
     /// caller's to set.
@@ -262,6 +269,12 @@ impl Ops {
         (op.more, op.next, op.waiters, op.waiting) = (NONE, NONE, NONE, 0);
         (op.what, op.measured, op.done) = (what, measured, false);
         at
+    }
+
+    /// The operation that will be added next, as others depend on it.
+    #[inline]
+    pub fn coming(&self) -> Dep {
+        Dep::op(self.next)
     }
 
     /// The operation added last, as others depend on it.

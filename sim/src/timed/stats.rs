@@ -1,6 +1,7 @@
 //! Books kept while a run goes on.
 
 use super::devices::DmaTimes;
+use super::series::{Areas, QueueSeries, Series};
 use crate::results::timing::{ClassTime, LatencySummary, TimingSeries};
 use crate::time::{Latencies, Ps};
 
@@ -134,7 +135,7 @@ impl DmaStats {
         let hits = &mut self.hits[usize::from(hit.write)][usize::from(hit.device_hit)];
         hits.count += count;
         hits.queueing += hit.queueing.0 as u128 * *count as u128;
-        self.series.record(*from, *total, *count);
+        self.series.record(*from, *total, hit.bytes, *count);
     }
 
     /// A request was done at `done`.
@@ -155,7 +156,7 @@ impl DmaStats {
         for (sum, part) in sums.parts.iter_mut().zip(parts) {
             *sum += part.0 as u128;
         }
-        self.series.record(done, total, 1);
+        self.series.record(done, total, bytes, 1);
     }
 
     /// Sums by class, hits included.
@@ -199,89 +200,16 @@ impl DmaStats {
             .collect()
     }
 
-    /// The series from `start` to `end`.
-    pub fn series(&self) -> TimingSeries {
-        self.series.result()
+    /// Requests per interval, in intervals at least as long as those of
+    /// `queues`; the run ended at `end`.
+    pub fn series(&mut self, queues: &QueueSeries, last: &Areas, end: Ps) -> TimingSeries {
+        self.series.result(queues, last, end)
     }
 
     /// Forgets everything; the series starts at `start`.
     pub fn restart(&mut self, start: Ps) {
         *self = DmaStats::default();
-        self.series.start = start;
-    }
-}
-
-/// Intervals of the series.
-const INTERVALS: usize = 128;
-
-/// Counts per interval. The length of the run is not known before its end:
-/// when it passes the last interval, pairs are merged and intervals double.
-#[derive(Clone, Debug)]
-struct Series {
-    start: Ps,
-    /// An interval is 2^shift picoseconds.
-    shift: u32,
-    counts: [u64; INTERVALS],
-    sums: [u128; INTERVALS],
-}
-
-impl Default for Series {
-    fn default() -> Self {
-        // From 1.05 us.
-        Series { start: Ps::ZERO, shift: 20, counts: [0; INTERVALS], sums: [0; INTERVALS] }
-    }
-}
-
-impl Series {
-    /// Index of the interval in which `at` is.
-    #[inline]
-    fn index(&mut self, at: Ps) -> usize {
-        let mut index = (at.since(self.start).0 >> self.shift) as usize;
-        while index >= INTERVALS {
-            self.merge();
-            index >>= 1;
-        }
-        index
-    }
-
-    /// The interval in which `at` is. When intervals are merged, it stays
-    /// inside one.
-    fn interval(&mut self, at: Ps) -> (Ps, Ps) {
-        let index = self.index(at) as u64;
-        let start = |index: u64| self.start + Ps(index << self.shift);
-        (start(index), start(index + 1))
-    }
-
-    /// `n` latencies of requests that were done in the interval of `at`.
-    #[inline]
-    fn record(&mut self, at: Ps, latency: Ps, n: u64) {
-        let index = self.index(at);
-        self.counts[index] += n;
-        self.sums[index] += latency.0 as u128 * n as u128;
-    }
-
-    #[cold]
-    fn merge(&mut self) {
-        self.shift += 1;
-        for i in 0..INTERVALS {
-            let pair = 2 * i;
-            let inside = pair < INTERVALS;
-            self.counts[i] = if inside { self.counts[pair] + self.counts[pair + 1] } else { 0 };
-            self.sums[i] = if inside { self.sums[pair] + self.sums[pair + 1] } else { 0 };
-        }
-    }
-
-    fn result(&self) -> TimingSeries {
-        let last = self.counts.iter().rposition(|n| *n > 0).map_or(0, |i| i + 1);
-        let mean = |(n, sum): (&u64, &u128)| match n {
-            0 => 0.0,
-            n => *sum as f64 / *n as f64 / 1000.0,
-        };
-        TimingSeries {
-            interval_ns: (1 << self.shift) / 1000,
-            requests: self.counts[..last].to_vec(),
-            latency_mean_ns: self.counts[..last].iter().zip(&self.sums).map(mean).collect(),
-        }
+        self.series = Series::starting(start);
     }
 }
 

@@ -360,6 +360,9 @@ mod tests {
         assert_eq!(w.request(Ps(4), 1, None, 7), Some(Requested::Coalesced));
         let (mut done, mut starts) = (Vec::new(), Vec::new());
         w.finish(Ps(10), 0, &mut done, &mut starts);
-        assert_eq!(done[1], Walked { token: 7, page: 1, waited: Ps(0), walked: Ps(6), coalesced: true });
+        assert_eq!(
+            done[1],
+            Walked { token: 7, page: 1, waited: Ps(0), walked: Ps(6), coalesced: true }
+        );
     }
 }

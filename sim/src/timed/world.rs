@@ -9,10 +9,11 @@ use super::devices::{Device, DmaTimes, Fetching};
 use super::memory::Memory;
 use super::ops::{NONE, Ops};
 use super::pages::Pages;
+use super::series::{Areas, QueueSeries};
 use super::stats::{DmaStats, HitRun};
 use super::walkers::{WalkId, Walked, Walkers};
 use crate::config::{Config, LoopMode, Nesting, TimeConfig};
-use crate::time::{Admission, EventQueue, Latencies, Ps, Station};
+use crate::time::{Admission, EventQueue, Latencies, Ps, Station, Usage};
 
 /// What the event queue holds.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +91,8 @@ pub(crate) struct World {
     pub(super) dma: DmaStats,
     /// The latest hits, not yet in `dma`.
     pub(super) hits: HitRun,
+    /// Lengths of the queues over time.
+    pub(super) queues: QueueSeries,
     pub(super) walk_latency: Latencies,
     /// By [`Action`](super::costs::Action).
     pub(super) action_latency: [Latencies; 5],
@@ -136,6 +139,7 @@ impl World {
             end: Ps::ZERO,
             dma: DmaStats::default(),
             hits: HitRun::default(),
+            queues: QueueSeries::starting(Ps::ZERO),
             walk_latency: Latencies::default(),
             action_latency: Default::default(),
             requests_in: 0,
@@ -161,6 +165,7 @@ impl World {
         let now = self.queue.now();
         self.measured_from = now;
         self.dma.restart(now);
+        self.queues = QueueSeries::starting(now);
         self.walk_latency.clear();
         self.action_latency.iter_mut().for_each(Latencies::clear);
         self.walkers.station_mut().usage.restart(now);
@@ -217,6 +222,9 @@ impl World {
     /// The next event; false if there is none.
     pub(super) fn step(&mut self) -> bool {
         let Some((now, event)) = self.queue.pop() else { return false };
+        if now >= self.queues.until() {
+            self.close_intervals(now);
+        }
         self.end = self.end.max(now);
         match event {
             Happens::Request(at) => self.request(at, now),
@@ -231,6 +239,26 @@ impl World {
         }
         self.go_on();
         true
+    }
+
+    /// Closes the intervals of the series that end by `now`.
+    #[cold]
+    fn close_intervals(&mut self, now: Ps) {
+        while self.queues.until() <= now {
+            let areas = self.queue_areas(self.queues.until());
+            self.queues.close(areas);
+        }
+    }
+
+    /// Areas under the lengths of the queues until `at`, before which nothing
+    /// changes any more.
+    pub(super) fn queue_areas(&mut self, at: Ps) -> Areas {
+        let area = |usage: &mut Usage| {
+            usage.queue.settle(at);
+            usage.queue.area()
+        };
+        let walkers = &mut self.walkers.station_mut().usage;
+        [area(walkers), area(&mut self.lock.usage), area(&mut self.vmm.usage)]
     }
 
     /// Whoever was freed goes on.
