@@ -5,6 +5,7 @@ pub mod cache;
 pub mod config;
 pub mod parent;
 pub mod parent_change;
+pub mod prefetch;
 pub mod replay;
 pub mod results;
 pub mod shadow;

@@ -117,6 +117,30 @@ pub struct IotlbCounters {
     pub over_invalidated: u64,
     /// Misses by cause; sums to `misses`.
     pub miss_causes: MissCauses,
+    /// Translations fetched before they were asked for.
+    pub prefetch: PrefetchCounters,
+}
+
+/// Translations fetched before they were asked for (`iotlb.prefetch`);
+/// issued = useful + evicted_unused + invalidated_unused + resident_unused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PrefetchCounters {
+    /// Translations fetched.
+    pub issued: u64,
+    /// Of these, asked for later.
+    pub useful: u64,
+    /// Of these, displaced before anybody asked.
+    pub evicted_unused: u64,
+    /// Of these, invalidated before anybody asked.
+    pub invalidated_unused: u64,
+    /// Of these, still there at the end.
+    pub resident_unused: u64,
+    /// Walks that found no translation; nothing was fetched.
+    pub refused: u64,
+    /// Table entries read, those of refused walks included; `walk.memory_reads`
+    /// leaves them out.
+    pub memory_reads: u64,
 }
 
 /// Misses by cause; `docs/miss-causes.md` has the definition.

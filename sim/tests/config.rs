@@ -193,6 +193,29 @@ fn contradictions_are_refused() {
 }
 
 #[test]
+fn prefetching_and_partitions_must_suit_the_iotlb() {
+    let fetch = "iotlb.prefetch.policy=sequential";
+    let c = preset("hw-nested", &[fetch, "iotlb.prefetch.pages=8"]).unwrap();
+    assert_eq!((c.iotlb.prefetch.policy.name(), c.iotlb.prefetch.pages), ("sequential", 8));
+    refused(
+        preset("qemu-vtd-7.2", &[fetch]),
+        &["iotlb.prefetch.policy = \"sequential\"", "flush-when-full", "iotlb.replacement"],
+    );
+    refused(preset("hw-nested", &[fetch, "verify.labels=true"]), &["verify.labels", "none"]);
+    refused(preset("hw-nested", &["iotlb.prefetch.pages=0"]), &["pages = 0", "1 to 64", "none"]);
+    refused(preset("hw-nested", &["iotlb.prefetch.policy=next"]), &["sequential", "ring-aware"]);
+    refused(preset("hw-nested", &["iotlb.prefetch.page=3"]), &["iotlb.prefetch.pages"]);
+    preset("hw-nested", &["iotlb.partitions=32"]).unwrap();
+    for parts in ["iotlb.partitions=0", "iotlb.partitions=3", "iotlb.partitions=64"] {
+        refused(preset("hw-nested", &[parts]), &["iotlb.partitions", "32 sets", "iotlb.ways"]);
+    }
+    refused(
+        preset("hw-nested", &["iotlb.partitions=2", "iotlb.tag=requester"]),
+        &["iotlb.partitions = 2", "iotlb.tag", "domain"],
+    );
+}
+
+#[test]
 fn settings_have_several_forms() {
     let hw = |settings: &[&str]| preset("hw-nested", settings).unwrap();
     assert_eq!(hw(&["iotlb.entries=64"]).iotlb.entries, 64);

@@ -114,6 +114,30 @@ fn configs() -> Vec<Config> {
         all.push(config("hw-nested", &[&family, "report.exposure=true"]));
     }
     all.push(config("hw-nested", &["iotlb.replacement=fifo", "iotlb.tag=pasid"]));
+    // Translations that nobody asked for, in caches that they fill quickly.
+    for policy in ["sequential", "ring-aware"] {
+        let policy = format!("iotlb.prefetch.policy={policy}");
+        for preset in [
+            "passthrough",
+            "hw-nested",
+            "sw-nested-map",
+            "sw-nested-invalidate",
+            "sw-nested-demand",
+        ] {
+            for shape in [
+                ["iotlb.entries=12", "iotlb.ways=2", "iotlb.partitions=3", "iotlb.tag=domain"],
+                ["iotlb.entries=7", "iotlb.ways=7", "iotlb.partitions=1", "iotlb.tag=requester"],
+            ] {
+                let mut settings = vec![policy.as_str(), "iotlb.prefetch.pages=6"];
+                settings.extend(["parent.layout=4k-scattered", "report.exposure=true"]);
+                settings.extend(shape);
+                all.push(config(preset, &settings));
+            }
+            if preset.starts_with("sw") {
+                all.push(config(preset, &[&policy, "parent.change=epoch", "parent.epoch.fill=4k"]));
+            }
+        }
+    }
     all
 }
 
@@ -147,6 +171,9 @@ fn all_agree(trace: &Trace) -> Result<(), TestCaseError> {
                 prop_assert_eq!(e.closed_at_once, e.unmaps, "{}", name);
             }
         }
+        let p = c.iotlb.prefetch;
+        let ends = p.useful + p.evicted_unused + p.invalidated_unused + p.resident_unused;
+        prop_assert_eq!(p.issued, ends, "{}", name);
         let m = c.iotlb.miss_causes;
         prop_assert_eq!(c.iotlb.hits + c.iotlb.misses, trace.dma);
         prop_assert_eq!(m.cold + m.capacity + m.conflict + m.invalidation, c.iotlb.misses);

@@ -11,6 +11,7 @@ use queueing::{crommelin, mean_and_error};
 #[derive(Clone, Debug)]
 enum Step {
     Schedule(u64),
+    Post(u64),
     /// Cancel the n-th event that was ever scheduled (modulo).
     Cancel(usize),
     Pop,
@@ -19,7 +20,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         // Few distinct times, so that ties are common.
-        4 => (0u64..20).prop_map(Step::Schedule),
+        3 => (0u64..20).prop_map(Step::Schedule),
+        3 => (0u64..20).prop_map(Step::Post),
         2 => any::<usize>().prop_map(Step::Cancel),
         3 => Just(Step::Pop),
     ]
@@ -36,14 +38,20 @@ proptest! {
             match step {
                 Step::Schedule(after) => {
                     let number = ids.len();
-                    ids.push(queue.schedule(Ps(now + after), number));
+                    ids.push(Some(queue.schedule(Ps(now + after), number)));
                     list.push((now + after, number));
+                }
+                Step::Post(after) => {
+                    queue.post(Ps(now + after), ids.len());
+                    list.push((now + after, ids.len()));
+                    ids.push(None);
                 }
                 Step::Cancel(_) if ids.is_empty() => {}
                 Step::Cancel(n) => {
                     let n = n % ids.len();
+                    let Some(id) = ids[n] else { continue };
                     let at = list.iter().position(|(_, number)| *number == n);
-                    prop_assert_eq!(queue.cancel(ids[n]), at.map(|at| list.remove(at).1));
+                    prop_assert_eq!(queue.cancel(id), at.map(|at| list.remove(at).1));
                 }
                 Step::Pop => {
                     let least = list.iter().min().copied();
@@ -88,6 +96,7 @@ proptest! {
     }
 }
 
+#[derive(Clone, Copy)]
 enum Happens {
     Arrive(usize),
     Depart(usize),

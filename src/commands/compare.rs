@@ -27,8 +27,8 @@ pub fn run(args: &Compare, quiet: bool) -> Result<()> {
     let written = write_all(&args.output, &documents)?;
     super::print(render_comparison(&documents, Some(&written)).as_bytes())?;
     super::print(histograms.as_bytes())?;
-    if !failed.is_empty() {
-        bail!("verification found differences under {}", failed.join(", "));
+    match failed.is_empty() {
+        true => Ok(()),
+        false => bail!("verification found differences: {}", failed.join("; ")),
     }
-    Ok(())
 }

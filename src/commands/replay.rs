@@ -40,14 +40,50 @@ pub fn run(args: &Replay, quiet: bool) -> Result<()> {
         if args.json.is_some() {
             eprint!("{}", document.runs.iter().map(render_verify).collect::<String>());
         }
-        bail!("verification found differences under {}", failed.join(", "));
+        bail!("verification found differences: {}", failed.join("; "));
     }
     Ok(())
 }
 
-/// Names of the runs whose verification failed.
+/// Runs that were verified and failed: by name, with what does not hold.
+/// Verification of a timed run includes the laws that its books must obey.
 pub fn failures(runs: &[RunResult]) -> Vec<String> {
-    let failed = |r: &&RunResult| r.verify.as_ref().is_some_and(|v: &Verify| !v.passed());
-    let name = |r: &RunResult| r.config["name"].as_str().unwrap_or_default().to_string();
-    runs.iter().filter(failed).map(name).collect()
+    let mut failed = Vec::new();
+    for run in runs.iter().filter(|r| r.verify.is_some()) {
+        let name = run.config["name"].as_str().unwrap_or_default();
+        if run.verify.as_ref().is_some_and(|v: &Verify| !v.passed()) {
+            failed.push(format!("translations or operations under {name}"));
+        }
+        let broken = run.timing.iter().flat_map(|t| t.checks.broken());
+        failed.extend(broken.map(|law| format!("simulated time under {name}: {law}")));
+    }
+    failed
+}
+
+#[cfg(test)]
+mod tests {
+    use ioasim_sim::results::timing::TimingResult;
+
+    use super::*;
+
+    /// A run whose times do not add up is no verified run.
+    #[test]
+    fn broken_books_fail_a_verified_run() {
+        let mut run = RunResult {
+            config: serde_json::json!({ "name": "x" }),
+            counters: Default::default(),
+            devices: Vec::new(),
+            series: Default::default(),
+            provenance: Default::default(),
+            exposure: None,
+            timing: Some(TimingResult::default()),
+            verify: Some(Verify::default()),
+        };
+        assert_eq!(failures(std::slice::from_ref(&run)), [""; 0]);
+        run.timing.as_mut().unwrap().checks.littles_law_residual_ps = 7;
+        let failed = failures(std::slice::from_ref(&run));
+        assert_eq!(failed, ["simulated time under x: Little's law is off by 7 ps"]);
+        run.verify = None;
+        assert_eq!(failures(&[run]), [""; 0], "nobody asked");
+    }
 }

@@ -90,6 +90,7 @@ impl Chunk {
     ///
     /// # Panics
     /// As [`Chunk::kind`].
+    #[inline]
     pub fn event(&self, i: usize) -> Event {
         Event {
             time_ns: self.time_ns[i] as u64,

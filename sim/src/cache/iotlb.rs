@@ -4,10 +4,11 @@ use std::hint::black_box;
 
 use serde::{Deserialize, Serialize};
 
+use super::prefetched::Prefetched;
 use super::replacement::{NoConfig, Replacement};
 use super::{Associative, FlushWhenFull, History, Key, Seen, SetAssoc, Sizes, Tag};
 use crate::events::{PAGE_SHIFT, PageSize, Perm};
-use crate::results::MissCauses;
+use crate::results::{MissCauses, PrefetchCounters};
 
 /// Input addresses of five levels; larger ones are never cached.
 const ADDRESS_BITS: u32 = 57;
@@ -71,6 +72,13 @@ pub trait Store: Send {
     fn insert_absent(&mut self, key: Key, value: Cached) -> usize {
         self.insert(key, value)
     }
+    /// Inserts; tells `displaced` of the entries that had to make room, and
+    /// returns how many. Stores that empty themselves need not tell of them:
+    /// nothing is prefetched into those.
+    fn insert_telling(&mut self, key: Key, value: Cached, displaced: &mut dyn FnMut(Key)) -> usize {
+        let _ = displaced;
+        self.insert(key, value)
+    }
     /// Invalidates pages of one tag; tells `removed` of what architecture did
     /// not ask for but the implementation drops all the same.
     fn invalidate(&mut self, tag: Tag, range: PageRange, removed: &mut dyn FnMut(Key)) -> usize;
@@ -102,9 +110,14 @@ impl<C> CacheStore<C> {
 }
 
 impl<P: Replacement<Config = NoConfig>> SetAssocStore<P> {
-    /// `entries` in sets of `ways` (which divides `entries`).
+    /// `entries` in sets of `ways` (which divides `entries`), in one part.
     pub fn new(entries: usize, ways: usize, seed: u64) -> Self {
         CacheStore::of(SetAssoc::new(entries, ways, &(), seed))
+    }
+
+    /// As [`SetAssoc::partitioned`].
+    pub fn partitioned(entries: usize, ways: usize, partitions: usize, seed: u64) -> Self {
+        CacheStore::of(SetAssoc::partitioned(entries, ways, partitions, &(), seed))
     }
 }
 
@@ -134,6 +147,12 @@ impl<C: Associative<Cached>> Store for CacheStore<C> {
     #[inline(always)]
     fn insert_absent(&mut self, key: Key, value: Cached) -> usize {
         self.cache.insert_absent(key, value).is_some() as usize
+    }
+
+    fn insert_telling(&mut self, key: Key, value: Cached, displaced: &mut dyn FnMut(Key)) -> usize {
+        let old = self.cache.insert(key, value);
+        old.into_iter().for_each(&mut *displaced);
+        old.is_some() as usize
     }
 
     fn invalidate(&mut self, tag: Tag, range: PageRange, _: &mut dyn FnMut(Key)) -> usize {
@@ -264,7 +283,8 @@ pub enum MissCause {
 #[derive(Clone, Copy, Debug)]
 #[must_use = "the history has to learn of the reference"]
 pub struct Filled {
-    /// What the caller wants to know of it later: a device.
+    /// What the caller wants to know of it later: a device;
+    /// [`Filled::NO_MISS`] if it is the first use of a prefetched page.
     pub device: u32,
     key: Key,
     /// Where its history is.
@@ -273,6 +293,11 @@ pub struct Filled {
     rights: Perm,
     /// The fully associative reference held the page.
     reference_held: bool,
+}
+
+impl Filled {
+    /// The request did not miss; the history has to learn of it all the same.
+    pub const NO_MISS: u32 = u32::MAX;
 }
 
 impl MissCauses {
@@ -302,6 +327,9 @@ pub struct Iotlb<S: Store> {
     needed: Perm,
     /// The last look-up found an entry without the rights.
     denied: bool,
+    /// Follows what was fetched before it was asked for; `None` without
+    /// prefetching.
+    prefetched: Option<Box<Prefetched>>,
     /// Entries displaced.
     pub evictions: u64,
     /// Entries removed by invalidations.
@@ -318,9 +346,43 @@ impl<S: Store> Iotlb<S> {
             reference,
             needed: Perm::NONE,
             denied: false,
+            prefetched: None,
             evictions: 0,
             invalidated: 0,
         }
+    }
+
+    /// Translations will be put in before they are asked for.
+    pub fn expect_prefetches(&mut self) {
+        self.prefetched = Some(Box::default());
+    }
+
+    /// What became of prefetched translations so far.
+    pub fn prefetch_counters(&self) -> PrefetchCounters {
+        self.prefetched.as_ref().map_or_else(Default::default, |p| p.counters())
+    }
+
+    /// True if a page of any size at `addr` is present, without a trace.
+    pub fn covers(&self, tag: Tag, addr: u64) -> bool {
+        addr >> ADDRESS_BITS == 0 && self.store.sizes().any(|s| self.holds(Key::new(tag, s, addr)))
+    }
+
+    /// Puts in a translation that nobody asked for; the page must be absent
+    /// ([`Iotlb::expect_prefetches`] came before).
+    pub fn prefetch(&mut self, key: Key, value: Cached) {
+        let Some(prefetched) = &mut self.prefetched else { return };
+        let displaced = self.store.insert_telling(key, value, &mut |k| prefetched.displaced(k));
+        self.evictions += displaced as u64;
+        prefetched.issued(key);
+    }
+
+    /// The latest look-up was the first use of a prefetched page: to be given
+    /// to [`Iotlb::causes`] with the misses.
+    #[inline]
+    pub fn first_use(&mut self, device: u32) -> Option<Filled> {
+        let (key, rights) = self.prefetched.as_mut()?.take_first_use()?;
+        let needed = self.needed;
+        Some(Filled { device, key, place: 0, needed, rights, reference_held: false })
     }
 
     /// Looks `addr` up in all page sizes present, smallest first. An entry
@@ -344,6 +406,9 @@ impl<S: Store> Iotlb<S> {
                 {
                     reference.insert_absent(key, entry);
                 }
+                if let Some(prefetched) = &mut self.prefetched {
+                    prefetched.used(key, entry.perm());
+                }
                 return Some(entry.out() | addr & (size.bytes() - 1));
             }
         }
@@ -366,7 +431,10 @@ impl<S: Store> Iotlb<S> {
                 held
             }
         };
-        let displaced = if self.denied {
+        let displaced = if let Some(prefetched) = &mut self.prefetched {
+            prefetched.displaced(key);
+            self.store.insert_telling(key, value, &mut |k| prefetched.displaced(k))
+        } else if self.denied {
             self.store.insert(key, value)
         } else {
             self.store.insert_absent(key, value)
@@ -434,6 +502,9 @@ impl<S: Store> Iotlb<S> {
         if let Some(reference) = &mut self.reference {
             reference.invalidate(tag, range, &mut |_| ());
         }
+        if let Some(prefetched) = &mut self.prefetched {
+            prefetched.invalidated(|k| k.tag() == tag && k.overlaps(range.start, range.end));
+        }
         self.invalidated += gone as u64;
         gone
     }
@@ -444,6 +515,9 @@ impl<S: Store> Iotlb<S> {
         let gone = self.store.invalidate_tag(tag);
         if let Some(reference) = &mut self.reference {
             reference.invalidate_tag(tag);
+        }
+        if let Some(prefetched) = &mut self.prefetched {
+            prefetched.invalidated(|k| k.tag() == tag);
         }
         self.invalidated += gone as u64;
         gone

@@ -8,6 +8,7 @@ mod index;
 mod iotlb;
 mod low8;
 mod lru_sets;
+mod prefetched;
 mod set_assoc;
 mod sizes;
 
@@ -139,8 +140,14 @@ impl Key {
     /// The key of the page of `size` that holds `addr`.
     #[inline]
     pub fn new(tag: Tag, size: PageSize, addr: u64) -> Key {
-        let number = (addr >> size.shift()) & ((1 << Self::SIZE_SHIFT) - 1);
+        let number = Self::number_of(size, addr);
         Key(number | (size as u64) << Self::SIZE_SHIFT | (tag.0 as u64) << Self::TAG_SHIFT)
+    }
+
+    /// The page number of `addr`, as keys have it.
+    #[inline]
+    pub(crate) fn number_of(size: PageSize, addr: u64) -> u64 {
+        (addr >> size.shift()) & ((1 << Self::SIZE_SHIFT) - 1)
     }
 
     /// Page number at the page's own size.

@@ -19,8 +19,10 @@ pub struct SetAssoc<P: Replacement, V> {
     shape: Shape,
     config: P::Config,
     seed: u64,
-    /// `sets - 1` if that is a mask.
+    /// `sets - 1` if that is a mask and there is one partition.
     mask: Option<u64>,
+    /// Equal parts of the sets; a tag uses one of them.
+    partitions: u64,
     keys: Vec<Key>,
     values: Vec<V>,
     policy: P,
@@ -36,13 +38,29 @@ impl<P: Replacement, V: Value> SetAssoc<P, V> {
     /// A cache of `entries` in sets of `ways`; `ways` divides `entries`, both
     /// are at least 1 (the configuration is checked before).
     pub fn new(entries: usize, ways: usize, config: &P::Config, seed: u64) -> Self {
+        SetAssoc::partitioned(entries, ways, 1, config, seed)
+    }
+
+    /// As [`SetAssoc::new`], with the sets divided into `partitions` equal
+    /// parts (which divide the sets): a tag's entries lie in the part that its
+    /// number names, so that tags of different parts never displace each other.
+    pub fn partitioned(
+        entries: usize,
+        ways: usize,
+        partitions: usize,
+        config: &P::Config,
+        seed: u64,
+    ) -> Self {
         assert!(ways >= 1 && entries >= ways && entries.is_multiple_of(ways), "{entries} / {ways}");
         let shape = Shape { sets: entries / ways, ways };
+        assert!(partitions >= 1 && shape.sets.is_multiple_of(partitions), "{partitions} parts");
+        let mask = partitions == 1 && shape.sets.is_power_of_two();
         let mut cache = SetAssoc {
             shape,
             config: config.clone(),
             seed,
-            mask: shape.sets.is_power_of_two().then_some(shape.sets as u64 - 1),
+            mask: mask.then_some(shape.sets as u64 - 1),
+            partitions: partitions as u64,
             keys: vec![Key::FREE; entries],
             values: vec![V::default(); entries],
             policy: P::new(shape, config, seed),
@@ -61,7 +79,11 @@ impl<P: Replacement, V: Value> SetAssoc<P, V> {
     fn set_of(&self, key: Key) -> usize {
         match self.mask {
             Some(mask) => (key.number() & mask) as usize,
-            None => (key.number() % self.shape.sets as u64) as usize,
+            None => {
+                let sets = self.shape.sets as u64 / self.partitions;
+                let part = u64::from(key.tag().0) % self.partitions;
+                (part * sets + key.number() % sets) as usize
+            }
         }
     }
 

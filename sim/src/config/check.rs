@@ -1,10 +1,11 @@
 //! Limits and contradictions.
 
 use super::{
-    Config, ConfigError, InvalidationEncoding, Levels, Nesting, Ownership, PageMatch, Refusal,
-    ReplacementKind,
+    Config, ConfigError, InvalidationEncoding, IotlbConfig, Levels, Nesting, Ownership, PageMatch,
+    Refusal, ReplacementKind, TagBy,
 };
 use crate::parent::Layout;
+use crate::prefetch;
 use crate::sync;
 use crate::tree::{MAX_STAGES, Placement};
 use crate::walk::WalkCacheConfig;
@@ -15,6 +16,8 @@ pub mod limits {
     pub const CACHE_ENTRIES: u64 = 1 << 24;
     /// Most intervals of a time series.
     pub const INTERVALS: u64 = 10_000;
+    /// Most pages prefetched after one miss.
+    pub const PREFETCH_PAGES: u64 = 64;
     /// Most commands per trap: the entries of VT-d's largest invalidation
     /// queue (2^7 pages of 256 descriptors).
     pub const COMMANDS_PER_TRAP: u64 = 1 << 15;
@@ -92,6 +95,7 @@ impl Config {
             PageMatch::Low8 => (flush, "low8"),
             PageMatch::Domain => (flush, "domain"),
         };
+        self.check_prefetch(flush)?;
         if !matching {
             let limit = "`low8` and `domain` are QEMU's and exist with `flush-when-full` only; \
                          use `exact`";
@@ -127,6 +131,54 @@ impl Config {
         if self.parent.ownership == Ownership::UserManaged {
             let limit = "the parent is changed by map and unmap calls: \"host-managed\"";
             return refuse("parent.ownership", "\"user-managed\"".into(), limit.into());
+        }
+        Ok(())
+    }
+
+    /// Partitions and prefetching.
+    fn check_prefetch(&self, flush: bool) -> Result<(), ConfigError> {
+        let refuse = |key: &str, value: String, limit: &str| {
+            Err(ConfigError::Refused {
+                name: self.name.clone(),
+                key: key.into(),
+                value,
+                limit: limit.into(),
+            })
+        };
+        let IotlbConfig { entries, ways, partitions, prefetch, .. } = self.iotlb;
+        let parts = || partitions.to_string();
+        if partitions == 0 || !(entries / ways).is_multiple_of(partitions) {
+            let limit = format!(
+                "it must divide the {} sets (iotlb.entries / iotlb.ways) into equal parts of \
+                 one set or more: change it, or lower iotlb.ways",
+                entries / ways
+            );
+            return refuse("iotlb.partitions", parts(), &limit);
+        }
+        if partitions > 1 && self.iotlb.tag != TagBy::Domain {
+            let limit = "parts belong to domains: set iotlb.tag = \"domain\", or partitions = 1";
+            return refuse("iotlb.partitions", parts(), limit);
+        }
+        if !(1..=limits::PREFETCH_PAGES).contains(&prefetch.pages) {
+            let limit = format!(
+                "1 to {} pages; to fetch none, set iotlb.prefetch.policy = \"none\"",
+                limits::PREFETCH_PAGES
+            );
+            return refuse("iotlb.prefetch.pages", prefetch.pages.to_string(), &limit);
+        }
+        if prefetch.policy == prefetch::Kind::None {
+            return Ok(());
+        }
+        let policy = format!("\"{}\"", prefetch.policy.name());
+        if flush {
+            let limit = "QEMU's caches (`flush-when-full`) fetch nothing in advance: use \"none\", \
+                         or another iotlb.replacement";
+            return refuse("iotlb.prefetch.policy", policy, limit);
+        }
+        if self.verify.labels {
+            let limit = "verify.labels claims the recording machine's IOTLB, which fetches \
+                         nothing in advance: use \"none\", or verify.labels = false";
+            return refuse("iotlb.prefetch.policy", policy, limit);
         }
         Ok(())
     }

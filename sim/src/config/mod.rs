@@ -23,6 +23,7 @@ use crate::parent::Layout;
 use crate::parent_change::hardware::Family;
 use crate::parent_change::pinning::Pinning;
 use crate::parent_change::{self, EpochConfig};
+use crate::prefetch::PrefetchConfig;
 use crate::sync;
 use crate::walk::WalkCacheConfig;
 
@@ -353,6 +354,10 @@ pub struct IotlbConfig {
     pub page_match: PageMatch,
     /// Largest page of an entry; larger leaves are cached in pieces of it.
     pub largest_page: LargestPage,
+    /// Equal parts of the sets; domains are dealt out to them in turn.
+    pub partitions: u64,
+    /// Translations fetched before they are asked for.
+    pub prefetch: PrefetchConfig,
 }
 
 /// Paging-structure caches, by the memory that one entry covers.

@@ -7,6 +7,7 @@ use super::exposure::Exposure;
 use super::inject::PendingNotify;
 use super::outcomes::{Miss, Outcomes};
 use super::parents::Follower;
+use super::prefetch::Fetcher;
 use super::series::SeriesBuilder;
 use super::spaces::{PARENT_SPACE, Route, SpaceId, Spaces};
 use super::warm::GROUP;
@@ -18,7 +19,8 @@ use crate::events::{
 };
 use crate::parent::Parent;
 use crate::parent_change::Kind as ChangeKind;
-use crate::results::{Counters, DeviceCounters, RunProvenance, RunResult};
+use crate::prefetch::Prefetcher;
+use crate::results::{Counters, DeviceCounters, PrefetchCounters, RunProvenance, RunResult};
 use crate::shadow::ShadowOp;
 use crate::sync;
 use crate::table::{Leaf, PteWrites, RadixTable};
@@ -65,7 +67,7 @@ pub(super) struct Engine<S: Store> {
     /// Misses whose causes are not counted yet, at most [`FILLED`]. Counted
     /// before anything but a request happens.
     filled: Vec<Filled>,
-    largest_page: PageSize,
+    pub(super) largest_page: PageSize,
     /// Requests are looked at before they are replayed.
     reads_ahead: bool,
     /// Requests and misses before the last chunk.
@@ -75,6 +77,8 @@ pub(super) struct Engine<S: Store> {
     /// Some unmap is open.
     pub(super) exposed: bool,
     devices: Vec<DeviceCounters>,
+    /// Fetches translations in advance; taken out while it works.
+    pub(super) fetcher: Option<Box<Fetcher>>,
     series: SeriesBuilder,
     /// Records for the timed layer, if there is one.
     pub(super) outcomes: Option<Box<Outcomes>>,
@@ -113,9 +117,16 @@ impl<S: Store> Engine<S> {
             invalidation_encoding: config.guest.invalidation.name().into(),
             invalidations_reencoded: 0,
         };
+        let mut iotlb = Iotlb::new(store);
+        let prefetch = config.iotlb.prefetch;
+        let fetcher = Prefetcher::of_kind(prefetch.policy);
+        let fetcher = fetcher.map(|p| Box::new(Fetcher::new(p, prefetch.pages as usize)));
+        if fetcher.is_some() {
+            iotlb.expect_prefetches();
+        }
         Engine {
             spaces: Spaces::new(config.child.levels, info, software, config.iotlb.tag),
-            iotlb: Iotlb::new(store),
+            iotlb,
             caches: WalkCaches::new(
                 config.pwc.stage1.by_level(),
                 config.pwc.stage2.by_level(),
@@ -144,6 +155,7 @@ impl<S: Store> Engine<S> {
             exposure: config.report.exposure.then(Box::default),
             exposed: false,
             devices: Vec::new(),
+            fetcher,
             series: SeriesBuilder::new(info.end_ns, config.report.intervals),
             outcomes: None,
             config: config.clone(),
@@ -218,6 +230,11 @@ impl<S: Store> Engine<S> {
             let (out, hit) = match self.iotlb.lookup(route.tag, addr, needed) {
                 Some(out) => {
                     hits += 1;
+                    if self.fetcher.is_some()
+                        && let Some(used) = self.iotlb.first_use(Filled::NO_MISS)
+                    {
+                        self.note_filled(used);
+                    }
                     (Some(out), true)
                 }
                 None => (self.miss(route, addr, needed, chunk.first + i as u64), false),
@@ -254,8 +271,11 @@ impl<S: Store> Engine<S> {
     pub(super) fn add_causes(&mut self) {
         let (devices, total) = (&mut self.devices, &mut self.counters.iotlb.miss_causes);
         self.iotlb.causes(&mut self.filled, |filled, cause| {
-            devices[filled.device as usize].miss_causes.add(cause);
-            total.add(cause);
+            // The first use of a prefetched page is no miss.
+            if let Some(device) = devices.get_mut(filled.device as usize) {
+                device.miss_causes.add(cause);
+                total.add(cause);
+            }
         });
         self.filled.clear();
     }
@@ -280,7 +300,7 @@ impl<S: Store> Engine<S> {
 
     /// The host level backs the table pages that a walk will read.
     #[cold]
-    fn back_walked_pages(&mut self, id: SpaceId, addr: u64) {
+    pub(super) fn back_walked_pages(&mut self, id: SpaceId, addr: u64) {
         let space = self.spaces.get(id);
         let table = match &space.shadow {
             Some(shadow) => Some(shadow.table()),
@@ -302,6 +322,15 @@ impl<S: Store> Engine<S> {
         self.miss(route, addr, needed, event)
     }
 
+    /// The history learns of a reference, soon.
+    #[inline(always)]
+    fn note_filled(&mut self, filled: Filled) {
+        self.filled.push(filled);
+        if self.filled.len() == FILLED {
+            self.add_causes();
+        }
+    }
+
     #[inline(always)]
     fn miss(&mut self, route: Route, addr: u64, needed: Perm, event: u64) -> Option<u64> {
         let tag = route.tag;
@@ -312,17 +341,7 @@ impl<S: Store> Engine<S> {
         if self.parent.is_over_walked_host() {
             self.back_walked_pages(route.space, addr);
         }
-        let space = self.spaces.get(route.space);
-        let (child, parent) = match self.config.nesting {
-            Nesting::None => (None, self.parent.table()),
-            Nesting::Hardware => (space.child.as_ref(), self.parent.table()),
-            Nesting::Software => match (&space.shadow, self.parent.walked_host()) {
-                (Some(shadow), host) => (Some(shadow.table()), host),
-                (None, None) => (None, self.parent.table()),
-                (None, host) => (self.parent.table(), host),
-            },
-        };
-        let stages = Stages { child, parent, child_tag: Tag(route.space.0) };
+        let stages = self.config.nesting.stages(&self.spaces, &self.parent, route.space);
         let mut reads = Reads::default();
         let walked = stages.walk(addr, needed, &mut self.caches, &mut reads);
         if let Some(verifier) = &mut self.verifier {
@@ -358,9 +377,9 @@ impl<S: Store> Engine<S> {
                 let base = t.out & !(size.bytes() - 1);
                 let value = Cached::new(base, t.perm);
                 let filled = self.iotlb.fill(Key::new(tag, size, addr), value, route.device);
-                self.filled.push(filled);
-                if self.filled.len() == FILLED {
-                    self.add_causes();
+                self.note_filled(filled);
+                if self.fetcher.is_some() {
+                    self.fetch_ahead(route, addr, size, event);
                 }
                 Some(t.out)
             }
@@ -391,18 +410,20 @@ impl<S: Store> Run for Engine<S> {
             if chunk.kind[at] != Kind::Dma as i32 {
                 self.add_causes();
                 self.roll_series(time);
-                let (event, before) = (chunk.first + at as u64, self.mark());
+                let event = chunk.first + at as u64;
+                self.mark();
                 self.apply(&chunk.event(at), event)?;
-                self.note_work(before, event, false);
+                self.note_work(event, false);
                 at += 1;
                 continue;
             }
             self.roll_series(time);
             if !self.pending.is_empty() {
                 self.add_causes();
-                let (event, before) = (chunk.first + at as u64, self.mark());
+                let event = chunk.first + at as u64;
+                self.mark();
                 self.flush_pending(event);
-                self.note_work(before, event, true);
+                self.note_work(event, true);
                 if self.exposed {
                     self.look_at_exposure(event, time, false);
                 }
@@ -443,6 +464,9 @@ impl<S: Store> Run for Engine<S> {
         c.iotlb.lookups = c.iotlb.hits + c.iotlb.misses;
         c.iotlb.evictions = self.iotlb.evictions;
         c.iotlb.invalidated = self.iotlb.invalidated;
+        let PrefetchCounters { refused, memory_reads, .. } = c.iotlb.prefetch;
+        let fetched = self.iotlb.prefetch_counters();
+        c.iotlb.prefetch = PrefetchCounters { refused, memory_reads, ..fetched };
         c.iotlb.hit_rate = ratio(c.iotlb.hits, c.iotlb.lookups);
         c.walk.reads_per_miss = ratio(c.walk.memory_reads, c.iotlb.misses);
         c.parent.synthesized_pages = self.parent.synthesized;
@@ -487,6 +511,29 @@ impl<S: Store> Run for Engine<S> {
 
     fn outcomes(&mut self) -> &mut Outcomes {
         self.outcomes.get_or_insert_default()
+    }
+}
+
+impl Nesting {
+    /// The tables that a walk for a space reads.
+    #[inline(always)]
+    pub(super) fn stages<'a>(
+        self,
+        spaces: &'a Spaces,
+        parent: &'a Parent,
+        id: SpaceId,
+    ) -> Stages<'a> {
+        let space = spaces.get(id);
+        let (child, parent) = match self {
+            Nesting::None => (None, parent.table()),
+            Nesting::Hardware => (space.child.as_ref(), parent.table()),
+            Nesting::Software => match (&space.shadow, parent.walked_host()) {
+                (Some(shadow), host) => (Some(shadow.table()), host),
+                (None, None) => (None, parent.table()),
+                (None, host) => (parent.table(), host),
+            },
+        };
+        Stages { child, parent, child_tag: Tag(id.0) }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::cache::{PageRange, Store, Tag};
 use crate::config::{CachingModeConfig, InvalidationEncoding, Nesting};
 use crate::events::{DomainId, Event, Flags, PageSize, Perm, Scope};
 use crate::parent::Parent;
+use crate::prefetch::Policy;
 use crate::sync;
 use crate::table::{Placement, PteWriteKind, PteWrites};
 
@@ -69,6 +70,9 @@ impl<S: Store> Engine<S> {
         if let Some(v) = &mut self.verifier {
             v.child_map(id, iova, gpa, len, perm);
         }
+        if let Some(fetcher) = &mut self.fetcher {
+            fetcher.policy.mapped(id.0, iova, iova + len);
+        }
         let range = sync::Range { start: iova, end: iova + len };
         if self.config.nesting == Nesting::Software {
             let called = self.with_shadow(id, number, |policy, shadow, cx| {
@@ -103,6 +107,9 @@ impl<S: Store> Engine<S> {
         };
         if self.reencodes() {
             self.changes.add(id, e.addr, e.addr.saturating_add(e.size));
+        }
+        if let Some(fetcher) = &mut self.fetcher {
+            fetcher.policy.unmapped(id.0, e.addr, e.addr.saturating_add(e.size));
         }
         self.before_child_unmap(id, e.addr, e.size);
         let child = self.spaces.get_mut(id).child.as_mut().expect("a child");

@@ -9,6 +9,7 @@ mod inject;
 pub(crate) mod outcomes;
 mod over_parent;
 mod parents;
+mod prefetch;
 mod series;
 pub(crate) mod spaces;
 mod warm;
@@ -98,10 +99,16 @@ impl Replay {
             }
         }
         let (entries, ways) = (config.iotlb.entries as usize, config.iotlb.ways as usize);
-        let seed = config.seed;
+        let (seed, partitions) = (config.seed, config.iotlb.partitions as usize);
         macro_rules! set_assoc {
             ($policy:ty) => {
-                of(SetAssocStore::<$policy>::new(entries, ways, seed), config, info, verify, watch)
+                of(
+                    SetAssocStore::<$policy>::partitioned(entries, ways, partitions, seed),
+                    config,
+                    info,
+                    verify,
+                    watch,
+                )
             };
         }
         match config.iotlb.replacement {

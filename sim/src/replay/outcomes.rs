@@ -14,14 +14,21 @@ pub(crate) struct Outcomes {
     /// Requests that missed. A request that was repeated after a page request
     /// has two records.
     pub misses: Vec<Miss>,
+    /// Walks for pages that nobody asked for, after these misses.
+    pub fetches: Vec<Fetch>,
     /// Events other than requests that caused work.
     pub work: Vec<WorkOf>,
+    /// All work at the latest mark.
+    totals: Work,
+    /// Sum of its parts: unchanged if nothing was added.
+    sum: u64,
 }
 
 impl Outcomes {
     /// Forgets the last chunk and keeps the memory.
     pub fn clear(&mut self) {
         self.misses.clear();
+        self.fetches.clear();
         self.work.clear();
     }
 }
@@ -35,6 +42,17 @@ pub(crate) struct Miss {
     pub reads: u32,
     /// The walk found no translation.
     pub fault: bool,
+}
+
+/// A walk for a page that nobody asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fetch {
+    /// Event number of the request whose miss started it.
+    pub event: u64,
+    /// The page.
+    pub addr: u64,
+    /// Table entries that the walker read.
+    pub reads: u32,
 }
 
 /// Work caused by an event.
@@ -69,6 +87,12 @@ pub(crate) struct Work {
 }
 
 impl Work {
+    /// True if there is none.
+    #[inline]
+    pub fn is_nothing(&self) -> bool {
+        *self == Work::default()
+    }
+
     /// The totals until now.
     fn until(c: &Counters) -> Work {
         let sent = &c.guest.invalidations;
@@ -81,6 +105,15 @@ impl Work {
             map_calls: c.shadow.map_calls,
             unmap_calls: c.shadow.unmap_calls,
         }
+    }
+
+    /// Sum of the parts of [`Work::until`]. None of them ever shrinks.
+    #[inline]
+    fn sum(c: &Counters) -> u64 {
+        let (guest, sent, shadow) = (&c.guest, &c.guest.invalidations, &c.shadow);
+        let commands = sent.page + sent.domain + sent.global + sent.context + guest.traps;
+        let entries = shadow.mapped + shadow.unmapped + c.parent.shadow_entries_dropped;
+        commands + entries + shadow.pte_reads + shadow.map_calls + shadow.unmap_calls
     }
 
     /// What was added since `before`.
@@ -98,18 +131,29 @@ impl Work {
 }
 
 impl<S: Store> Engine<S> {
-    /// The totals, if somebody wants to know what the next event adds.
+    /// Remembers the totals, if somebody wants to know what the next event
+    /// adds.
     #[inline]
-    pub(super) fn mark(&self) -> Option<Work> {
-        self.outcomes.as_ref().map(|_| Work::until(&self.counters))
+    pub(super) fn mark(&mut self) {
+        if let Some(outcomes) = &mut self.outcomes {
+            let sum = Work::sum(&self.counters);
+            if sum != outcomes.sum {
+                outcomes.totals = Work::until(&self.counters);
+                outcomes.sum = sum;
+            }
+        }
     }
 
-    /// Notes what `event` added since `before`.
-    pub(super) fn note_work(&mut self, before: Option<Work>, event: u64, notify: bool) {
-        if let (Some(outcomes), Some(before)) = (&mut self.outcomes, before) {
-            let work = Work::until(&self.counters).since(before);
-            if work != Work::default() {
+    /// Notes what `event` added since the mark.
+    #[inline]
+    pub(super) fn note_work(&mut self, event: u64, notify: bool) {
+        if let Some(outcomes) = &mut self.outcomes {
+            let sum = Work::sum(&self.counters);
+            if sum != outcomes.sum {
+                let totals = Work::until(&self.counters);
+                let work = totals.since(outcomes.totals);
                 outcomes.work.push(WorkOf { event, notify, work });
+                (outcomes.totals, outcomes.sum) = (totals, sum);
             }
         }
     }

@@ -62,7 +62,7 @@ pub(crate) struct Spaces {
     tag_by: TagBy,
 }
 
-const MEMO: usize = 64;
+const MEMO: usize = 2048;
 /// Where shadows' table pages lie in the input of a host level below them.
 const SHADOW_PAGES_AT: u64 = 1 << 44;
 /// Table pages of one shadow (16 GiB); more are used again, as are those of

@@ -193,7 +193,8 @@ pub struct TimingChecks {
     pub requests_in: u64,
     /// Requests done.
     pub requests_done: u64,
-    /// Requests still in flight (0 at the end).
+    /// Requests still in flight: 0 at the end. Counted among the operations
+    /// that wait, not as a difference.
     pub requests_in_flight: u64,
     /// Operations of vCPUs read from the trace.
     pub cpu_ops_in: u64,
@@ -212,11 +213,31 @@ pub struct TimingChecks {
 impl TimingChecks {
     /// True if every law holds.
     pub fn passed(&self) -> bool {
-        self.requests_in == self.requests_done + self.requests_in_flight
-            && self.cpu_ops_in == self.cpu_ops_done
-            && self.littles_law_residual_ps == 0
-            && self.overbusy_resources == 0
-            && self.stuck == 0
+        self.broken().is_empty()
+    }
+
+    /// The laws that do not hold, in words.
+    pub fn broken(&self) -> Vec<String> {
+        let mut broken = Vec::new();
+        let mut law = |holds: bool, text: String| {
+            if !holds {
+                broken.push(text);
+            }
+        };
+        let (read, done, left) = (self.requests_in, self.requests_done, self.requests_in_flight);
+        law(
+            read == done + left,
+            format!("{read} requests came, {done} are done, {left} in flight"),
+        );
+        law(left == 0, format!("{left} requests are in flight at the end"));
+        let (read, done) = (self.cpu_ops_in, self.cpu_ops_done);
+        law(read == done, format!("{read} operations of vCPUs came, {done} are done"));
+        let residual = self.littles_law_residual_ps;
+        law(residual == 0, format!("Little's law is off by {residual} ps"));
+        let busy = self.overbusy_resources;
+        law(busy == 0, format!("{busy} resources were busy for longer than the time that passed"));
+        law(self.stuck == 0, format!("{} operations were never able to start", self.stuck));
+        broken
     }
 }
 
@@ -230,4 +251,12 @@ pub struct TimingSeries {
     pub requests: Vec<u64>,
     /// Their mean latency in ns.
     pub latency_mean_ns: Vec<f64>,
+    /// Payload of requests done, in Gb/s.
+    pub gbps: Vec<f64>,
+    /// Mean walks waiting for a walker.
+    pub walker_queue_mean: Vec<f64>,
+    /// Mean vCPUs waiting for the invalidation queue's lock.
+    pub invalidation_queue_mean: Vec<f64>,
+    /// Mean operations waiting for the VMM.
+    pub vmm_queue_mean: Vec<f64>,
 }

@@ -18,17 +18,24 @@ pub fn empty_latencies() -> Histogram<u64> {
 #[derive(Clone, Debug)]
 pub struct Latencies {
     histogram: Histogram<u64>,
-    /// Equal values in a row are recorded at once: most are hits that cost
+    /// Equal latencies in a row are recorded at once: most are hits that cost
     /// the same.
-    last_ns: u64,
+    last: Ps,
     repeats: u64,
+    /// Of what is in the histogram.
     sum_ps: u128,
     max: Ps,
 }
 
 impl Default for Latencies {
     fn default() -> Self {
-        Latencies { histogram: empty_latencies(), last_ns: 0, repeats: 0, sum_ps: 0, max: Ps::ZERO }
+        Latencies {
+            histogram: empty_latencies(),
+            last: Ps::ZERO,
+            repeats: 0,
+            sum_ps: 0,
+            max: Ps::ZERO,
+        }
     }
 }
 
@@ -36,19 +43,24 @@ impl Latencies {
     /// Adds one latency.
     #[inline]
     pub fn record(&mut self, latency: Ps) {
-        self.sum_ps += latency.0 as u128;
-        self.max = self.max.max(latency);
-        let ns = latency.ns();
-        if ns != self.last_ns {
+        self.record_n(latency, 1);
+    }
+
+    /// Adds `n` equal latencies.
+    #[inline]
+    pub fn record_n(&mut self, latency: Ps, n: u64) {
+        if latency != self.last {
             self.flush();
-            self.last_ns = ns;
+            self.last = latency;
         }
-        self.repeats += 1;
+        self.repeats += n;
     }
 
     fn flush(&mut self) {
         if self.repeats > 0 {
-            self.histogram.saturating_record_n(self.last_ns, self.repeats);
+            self.histogram.saturating_record_n(self.last.ns(), self.repeats);
+            self.sum_ps = self.sum_ps();
+            self.max = self.max();
             self.repeats = 0;
         }
     }
@@ -66,18 +78,18 @@ impl Latencies {
 
     /// Their sum in picoseconds, exact.
     pub fn sum_ps(&self) -> u128 {
-        self.sum_ps
+        self.sum_ps + self.last.0 as u128 * self.repeats as u128
     }
 
     /// Their mean in ns; `None` without any.
     pub fn mean_ns(&self) -> Option<f64> {
         let n = self.count();
-        (n > 0).then(|| self.sum_ps as f64 / n as f64 / 1000.0)
+        (n > 0).then(|| self.sum_ps() as f64 / n as f64 / 1000.0)
     }
 
     /// The longest.
     pub fn max(&self) -> Ps {
-        self.max
+        if self.repeats > 0 { self.max.max(self.last) } else { self.max }
     }
 
     /// Forgets everything.

@@ -10,17 +10,26 @@ pub struct EventId {
 }
 
 #[derive(Clone, Copy)]
-struct Node {
-    at: Ps,
-    /// Number of the insertion: breaks ties.
-    order: u64,
+struct Node<E> {
+    /// Time, then the number of the insertion, which breaks ties.
+    key: u128,
+    event: E,
+    /// [`FIXED`] if it cannot be cancelled.
     slot: u32,
 }
 
-impl Node {
+/// No slot.
+const FIXED: u32 = u32::MAX;
+
+impl<E> Node<E> {
     #[inline(always)]
-    fn before(&self, other: &Node) -> bool {
-        (self.at, self.order) < (other.at, other.order)
+    fn before(&self, other: &Node<E>) -> bool {
+        self.key < other.key
+    }
+
+    #[inline(always)]
+    fn at(&self) -> Ps {
+        Ps((self.key >> 64) as u64)
     }
 }
 
@@ -34,13 +43,13 @@ struct Slot<E> {
 ///
 /// | operation | cost |
 /// |---|---|
-/// | [`EventQueue::schedule`], [`EventQueue::pop`] | O(log n) |
+/// | [`EventQueue::post`], [`EventQueue::schedule`], [`EventQueue::pop`] | O(log n); `post` is cheaper than `schedule` and cannot be taken back |
 /// | [`EventQueue::cancel`] | O(1); the place in the heap is freed when its time comes, or at once for all when half of the heap is cancelled |
 ///
 /// Memory grows to the largest number of events waiting at one time and is
 /// reused: nothing is allocated per event in the steady state.
 pub struct EventQueue<E> {
-    heap: Vec<Node>,
+    heap: Vec<Node<E>>,
     slots: Vec<Slot<E>>,
     free: Vec<u32>,
     cancelled: usize,
@@ -61,7 +70,7 @@ impl<E> Default for EventQueue<E> {
     }
 }
 
-impl<E> EventQueue<E> {
+impl<E: Copy> EventQueue<E> {
     /// Time of the event taken last.
     #[inline]
     pub fn now(&self) -> Ps {
@@ -78,7 +87,8 @@ impl<E> EventQueue<E> {
         self.len() == 0
     }
 
-    /// Places for events that were ever needed at one time.
+    /// Places for events that can be cancelled, as many as were ever needed at
+    /// one time.
     pub fn places(&self) -> usize {
         self.slots.len()
     }
@@ -92,7 +102,6 @@ impl<E> EventQueue<E> {
     /// what has happened.
     #[inline]
     pub fn schedule(&mut self, at: Ps, event: E) -> EventId {
-        let at = at.max(self.now);
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.slots[slot as usize].event = Some(event);
@@ -104,11 +113,24 @@ impl<E> EventQueue<E> {
                 slot
             }
         };
-        let node = Node { at, order: self.inserted, slot };
-        self.inserted += 1;
-        self.heap.push(node);
-        self.up(self.heap.len() - 1);
+        self.insert(at, event, slot);
         EventId { slot, generation: self.slots[slot as usize].generation }
+    }
+
+    /// Schedules `event` for good: it cannot be cancelled. A time in the past
+    /// is now.
+    #[inline]
+    pub fn post(&mut self, at: Ps, event: E) {
+        self.insert(at, event, FIXED);
+    }
+
+    #[inline]
+    fn insert(&mut self, at: Ps, event: E, slot: u32) {
+        let at = at.max(self.now);
+        let key = u128::from(at.0) << 64 | u128::from(self.inserted);
+        self.inserted += 1;
+        self.heap.push(Node { key, event, slot });
+        self.up(self.heap.len() - 1);
     }
 
     /// Takes an event back; `None` if it has happened or was cancelled.
@@ -129,7 +151,7 @@ impl<E> EventQueue<E> {
     #[inline]
     pub fn peek(&mut self) -> Option<Ps> {
         self.drop_cancelled();
-        self.heap.first().map(|n| n.at)
+        self.heap.first().map(Node::at)
     }
 
     /// Takes the next event and moves the clock to it.
@@ -137,9 +159,11 @@ impl<E> EventQueue<E> {
     pub fn pop(&mut self) -> Option<(Ps, E)> {
         self.drop_cancelled();
         let first = self.remove_first()?;
-        let event = self.release(first.slot)?;
-        self.now = first.at;
-        Some((first.at, event))
+        if first.slot != FIXED {
+            self.release(first.slot);
+        }
+        self.now = first.at();
+        Some((self.now, first.event))
     }
 
     /// Moves the clock forward to `to`, which no event is earlier than.
@@ -148,11 +172,19 @@ impl<E> EventQueue<E> {
         self.now = self.now.max(to);
     }
 
+    #[inline(always)]
     fn drop_cancelled(&mut self) {
+        if self.cancelled > 0 {
+            self.drop_cancelled_first();
+        }
+    }
+
+    #[inline(never)]
+    fn drop_cancelled_first(&mut self) {
         while self.cancelled > 0 {
             let Some(first) = self.heap.first() else { return };
             let slot = first.slot;
-            if self.slots[slot as usize].event.is_some() {
+            if !self.is_cancelled(slot) {
                 return;
             }
             self.cancelled -= 1;
@@ -161,15 +193,19 @@ impl<E> EventQueue<E> {
         }
     }
 
+    fn is_cancelled(&self, slot: u32) -> bool {
+        slot != FIXED && self.slots[slot as usize].event.is_none()
+    }
+
     /// Frees the places of all cancelled events.
     fn sweep(&mut self) {
         let mut kept = std::mem::take(&mut self.heap);
         kept.retain(|n| {
-            let alive = self.slots[n.slot as usize].event.is_some();
-            if !alive {
+            let cancelled = self.is_cancelled(n.slot);
+            if cancelled {
                 self.release(n.slot);
             }
-            alive
+            !cancelled
         });
         self.heap = kept;
         self.cancelled = 0;
@@ -178,14 +214,15 @@ impl<E> EventQueue<E> {
         }
     }
 
-    fn release(&mut self, slot: u32) -> Option<E> {
+    fn release(&mut self, slot: u32) {
         let place = &mut self.slots[slot as usize];
         place.generation = place.generation.wrapping_add(1);
+        place.event = None;
         self.free.push(slot);
-        place.event.take()
     }
 
-    fn remove_first(&mut self) -> Option<Node> {
+    #[inline]
+    fn remove_first(&mut self) -> Option<Node<E>> {
         let first = *self.heap.first()?;
         let last = self.heap.pop()?;
         if !self.heap.is_empty() {
@@ -197,36 +234,38 @@ impl<E> EventQueue<E> {
 
     #[inline]
     fn up(&mut self, mut at: usize) {
-        let node = self.heap[at];
+        let heap = self.heap.as_mut_slice();
+        let node = heap[at];
         while at > 0 {
             let above = (at - 1) / 2;
-            if !node.before(&self.heap[above]) {
+            if !node.before(&heap[above]) {
                 break;
             }
-            self.heap[at] = self.heap[above];
+            heap[at] = heap[above];
             at = above;
         }
-        self.heap[at] = node;
+        heap[at] = node;
     }
 
     #[inline]
     fn down(&mut self, mut at: usize) {
-        let node = self.heap[at];
+        let heap = self.heap.as_mut_slice();
+        let node = heap[at];
         loop {
             let mut below = at * 2 + 1;
-            if below >= self.heap.len() {
+            if below >= heap.len() {
                 break;
             }
             let right = below + 1;
-            if right < self.heap.len() && self.heap[right].before(&self.heap[below]) {
+            if right < heap.len() && heap[right].before(&heap[below]) {
                 below = right;
             }
-            if !self.heap[below].before(&node) {
+            if !heap[below].before(&node) {
                 break;
             }
-            self.heap[at] = self.heap[below];
+            heap[at] = heap[below];
             at = below;
         }
-        self.heap[at] = node;
+        heap[at] = node;
     }
 }

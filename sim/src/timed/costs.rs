@@ -52,6 +52,10 @@ pub struct Costs {
     nesting: Nesting,
     direct: bool,
     ats_invalidation: Ps,
+    /// A vCPU spins for so long before it halts.
+    pub spin: Ps,
+    /// From the hand-over of a lock to a vCPU that runs again.
+    pub wake: Ps,
     prepare: Ps,
     enqueue: Ps,
     descriptor: Ps,
@@ -81,6 +85,8 @@ impl Costs {
                 0 => Ps::ZERO,
                 _ => ps(t.ats.invalidation_ns),
             },
+            spin: ps(t.invalidation.spin_ns),
+            wake: ps(t.invalidation.wake_ns),
             prepare: ps(t.invalidation.prepare_ns),
             enqueue: ps(t.invalidation.enqueue_ns),
             descriptor: ps(t.invalidation.descriptor_ns),

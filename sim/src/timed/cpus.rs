@@ -1,9 +1,10 @@
 //! Operations of vCPUs, in program order.
 
 use super::costs::Action;
-use super::observe::{Got, Observer};
-use super::ops::{Body, CpuOp, NONE};
+use super::observe::{Got, Observer, OpDone};
+use super::ops::{CpuOp, NONE, Op, What};
 use super::world::{Happens, World};
+use crate::replay::outcomes::Work;
 use crate::results::timing::VcpuTime;
 use crate::time::{Admission, Ps};
 
@@ -60,6 +61,8 @@ pub(super) struct Cpu {
     /// The operation at the front is under way.
     busy: bool,
     free: Ps,
+    /// Start of what the operation's latency counts.
+    start: Ps,
     /// Start of the present wait.
     since: Ps,
     /// Maps that no invalidation has followed yet: `(space, start, end)`.
@@ -78,6 +81,7 @@ impl Cpu {
             last: NONE,
             busy: false,
             free: Ps::ZERO,
+            start: Ps::ZERO,
             since: Ps::ZERO,
             mapped: Vec::new(),
             causes: Causes::default(),
@@ -106,17 +110,30 @@ impl Cpu {
 impl<O: Observer> World<O> {
     /// Adds an operation; [`World::feed_cpu`] starts it when its dependencies
     /// are noted.
-    pub(super) fn push_cpu(&mut self, op: CpuOp) -> u32 {
+    pub(super) fn push_cpu(&mut self, cpu: u32, action: Action, work: &Work, arrival: Ps) -> u32 {
         self.make_room();
         self.cpu_ops_in += 1;
-        let at = self.ops.push(self.queue.now(), self.measuring, Body::Cpu(op));
+        let more = match self.plain.get(action as usize) {
+            Some(plain) if work.is_nothing() => *plain,
+            _ => self.ops.cpu.put(CpuOp { action, parts: self.costs.parts(action, work) }),
+        };
+        let at = self.ops.push(What::CPU, cpu, self.queue.now().max(arrival), self.measuring);
+        self.ops.get_mut(at).more = more;
         self.observer.pushed(at);
         at
     }
 
+    /// Puts down what maps and unmaps need that cause no work: most do not.
+    pub(super) fn put_plain(&mut self) {
+        for action in [Action::Map, Action::Unmap] {
+            let parts = self.costs.parts(action, &Work::default());
+            self.plain[action as usize] = self.ops.cpu.put(CpuOp { action, parts });
+        }
+    }
+
     /// Puts an operation at the end of its vCPU's program.
     pub(super) fn feed_cpu(&mut self, at: u32) {
-        let cpu = self.ops.cpu(at).cpu;
+        let cpu = self.ops.get(at).who;
         let c = &mut self.cpus[cpu as usize];
         if c.first == NONE {
             c.first = at;
@@ -136,18 +153,18 @@ impl<O: Observer> World<O> {
             if c.busy || at == NONE || self.ops.get(at).waiting > 0 {
                 return;
             }
-            let (free, not_before) = (c.free, self.ops.get(at).not_before);
-            let op = self.ops.cpu(at);
-            let begin = free.max(not_before).max(op.arrival);
-            op.start = begin + op.parts.think;
-            let (parts, prepared) = (op.parts, begin + op.parts.think + op.parts.own);
-            self.cpus[cpu as usize].busy = true;
+            let begin = c.free.max(self.ops.get(at).not_before());
+            let parts = self.ops.cpu(at).parts;
+            let start = begin + parts.think;
+            let prepared = start + parts.own;
+            let c = &mut self.cpus[cpu as usize];
+            (c.busy, c.start) = (true, start);
             if parts.locked {
-                self.queue.schedule(prepared, Happens::WantsLock(cpu));
+                self.queue.post(prepared, Happens::WantsLock(cpu));
                 return;
             }
             if !parts.is_private() {
-                self.queue.schedule(prepared + parts.trap, Happens::AtVmm(cpu));
+                self.queue.post(prepared + parts.trap, Happens::AtVmm(cpu));
                 return;
             }
             self.finish_op(cpu, prepared + parts.hardware);
@@ -164,17 +181,12 @@ impl<O: Observer> World<O> {
     /// The lock is handed to a vCPU that waited: awake if it still spins.
     fn handed_lock(&mut self, cpu: u32, now: Ps) {
         let waited = now.since(self.cpus[cpu as usize].since);
-        if waited > self.times_of_lock().0 {
-            let awake = now + self.times_of_lock().1;
-            self.queue.schedule(awake, Happens::HasLock(cpu));
+        if waited > self.costs.spin {
+            let awake = now + self.costs.wake;
+            self.queue.post(awake, Happens::HasLock(cpu));
         } else {
             self.has_lock(cpu, now);
         }
-    }
-
-    fn times_of_lock(&self) -> (Ps, Ps) {
-        let q = &self.config.invalidation;
-        (Ps::from_ns_f64(q.spin_ns), Ps::from_ns_f64(q.wake_ns))
     }
 
     pub(super) fn has_lock(&mut self, cpu: u32, now: Ps) {
@@ -187,9 +199,9 @@ impl<O: Observer> World<O> {
         self.observer.cpu_got(at, Got::Lock, now);
         let written = now + parts.enqueue;
         if parts.trap + parts.vmm > Ps::ZERO {
-            self.queue.schedule(written + parts.trap, Happens::AtVmm(cpu));
+            self.queue.post(written + parts.trap, Happens::AtVmm(cpu));
         } else {
-            self.queue.schedule(written + parts.hardware, Happens::CpuDone(cpu));
+            self.queue.post(written + parts.hardware, Happens::CpuDone(cpu));
         }
     }
 
@@ -213,7 +225,7 @@ impl<O: Observer> World<O> {
             c.causes.vmm_lock += now.since(c.since);
         }
         self.observer.cpu_got(at, Got::Vmm, now);
-        self.queue.schedule(now + work, Happens::VmmDone(cpu));
+        self.queue.post(now + work, Happens::VmmDone(cpu));
     }
 
     pub(super) fn vmm_done(&mut self, cpu: u32, now: Ps) {
@@ -228,7 +240,7 @@ impl<O: Observer> World<O> {
         match self.ops.cpu(at).parts.hardware {
             Ps::ZERO => self.cpu_done(cpu, now),
             hardware => {
-                self.queue.schedule(now + hardware, Happens::CpuDone(cpu));
+                self.queue.post(now + hardware, Happens::CpuDone(cpu));
             }
         }
     }
@@ -248,21 +260,27 @@ impl<O: Observer> World<O> {
     /// Books the operation at the front and takes it off.
     fn finish_op(&mut self, cpu: u32, done: Ps) {
         let at = self.cpus[cpu as usize].first;
-        let (op, measured, next) =
-            (*self.ops.cpu(at), self.ops.get(at).measured, self.ops.get(at).next);
+        let Op { measured, next, more, .. } = *self.ops.get(at);
+        let op = self.ops.cpu[more];
+        if !self.plain.contains(&more) {
+            self.ops.cpu.release(more);
+        }
         let c = &mut self.cpus[cpu as usize];
+        let start = c.start;
         c.first = next;
         c.busy = false;
         c.free = done;
         self.cpu_ops_done += 1;
         self.end = self.end.max(done);
         if measured {
-            let (parts, latency) = (op.parts, done.since(op.start));
+            let (parts, latency) = (op.parts, done.since(c.start));
             c.causes.think += parts.think;
-            c.causes.enqueue += parts.enqueue;
-            c.causes.trap += parts.trap;
-            c.causes.vmm += parts.vmm;
             c.causes.hardware += parts.hardware;
+            if !parts.is_private() {
+                c.causes.enqueue += parts.enqueue;
+                c.causes.trap += parts.trap;
+                c.causes.vmm += parts.vmm;
+            }
             *match op.action {
                 Action::Map => &mut c.causes.map,
                 Action::Unmap => &mut c.causes.unmap,
@@ -270,7 +288,7 @@ impl<O: Observer> World<O> {
             } += parts.own;
             self.action_latency[op.action as usize].record(latency);
         }
-        self.observer.op_done(at, &op, done, measured);
+        self.observer.op_done(&OpDone { at, cpu, op: &op, start, done, measured });
         self.ops.complete(at, done, &mut self.freed);
     }
 }

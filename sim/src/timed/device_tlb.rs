@@ -49,6 +49,11 @@ impl DeviceTlb {
         false
     }
 
+    /// Forgets what was counted.
+    pub fn restart(&mut self) {
+        (self.hits, self.misses, self.invalidated) = (0, 0, 0);
+    }
+
     /// The answer to a translation request was that there is none.
     pub fn forget(&mut self, space: Tag, addr: u64) {
         self.cache.remove(Key::new(space, PageSize::Size4K, addr));

@@ -1,14 +1,16 @@
 //! Requests of devices, from the slot to the last byte.
 
-use super::device::Slots;
+use super::device::{DeviceCosts, Slots};
 use super::observe::{DmaDone, Observer};
-use super::ops::{Body, Dma, NONE};
+use super::ops::{NONE, Walking, What};
 use super::pages::Dep;
-use super::stats::{Class, Split};
+use super::stats::{Class, Hit, Split};
 use super::walkers::{Requested, Walked};
 use super::world::{Happens, World};
+use crate::cache::{Key, Tag};
 use crate::config::TimeConfig;
-use crate::events::Requester;
+use crate::events::{PageSize, Requester};
+use crate::replay::outcomes::{Fetch, Miss};
 use crate::time::Ps;
 
 /// A device.
@@ -63,147 +65,290 @@ impl Device {
 /// Constant parts of a request's latency.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DmaTimes {
-    lookup: Ps,
     pub pwc_lookup: Ps,
-    /// Look-up in the device TLB; zero without ATS.
-    device_lookup: Ps,
-    /// Translation request and completion; zero without ATS.
-    ats: Ps,
     page_request: Ps,
+    /// Look-ups: in the IOMMU, and if the device TLB has the page.
+    lookups: [Ps; 2],
+    /// PCIe and memory, by write and by device-TLB hit.
+    pcie: [[Ps; 2]; 2],
+    /// From the link to the IOMMU's answer, likewise.
+    to_answer: [[Ps; 2]; 2],
 }
 
 impl DmaTimes {
     pub fn new(t: &TimeConfig) -> DmaTimes {
-        let ats = t.ats.entries > 0;
+        let there = t.ats.entries > 0;
         let ps = |ns: f64, there: bool| if there { Ps::from_ns_f64(ns) } else { Ps::ZERO };
+        let lookup = ps(t.iommu.lookup_ns, true);
+        let device_lookup = ps(t.ats.lookup_ns, there);
+        // Translation request and completion.
+        let ats = ps(t.ats.round_trip_ns, there);
+        let costs = DeviceCosts::new(&t.device);
+        // Way from the device to the IOMMU: half of PCIe's (or ATS's) round
+        // trip.
+        let to_iommu = |write: bool| match ats {
+            Ps::ZERO if write => costs.transfer(true),
+            Ps::ZERO => Ps(costs.transfer(false).0 / 2),
+            ats => Ps(ats.0 / 2),
+        };
+        let both = [false, true];
         DmaTimes {
-            lookup: ps(t.iommu.lookup_ns, true),
             pwc_lookup: ps(t.iommu.pwc_lookup_ns, true),
-            device_lookup: ps(t.ats.lookup_ns, ats),
-            ats: ps(t.ats.round_trip_ns, ats),
             page_request: ps(t.ats.page_request_ns, true),
+            lookups: [device_lookup + lookup, device_lookup],
+            pcie: both.map(|write| [costs.transfer(write) + ats, costs.transfer(write)]),
+            to_answer: both.map(|write| [device_lookup + lookup + to_iommu(write), device_lookup]),
         }
+    }
+
+    /// Look-ups of a request.
+    #[inline]
+    pub fn lookups(&self, device_hit: bool) -> Ps {
+        self.lookups[usize::from(device_hit)]
+    }
+
+    /// PCIe and memory, ATS included.
+    #[inline]
+    pub fn pcie(&self, write: bool, device_hit: bool) -> Ps {
+        self.pcie[usize::from(write)][usize::from(device_hit)]
+    }
+
+    /// What a hit takes that waits for nothing, from the link on.
+    #[inline]
+    fn hit(&self, write: bool, device_hit: bool) -> Ps {
+        self.lookups(device_hit) + self.pcie(write, device_hit)
+    }
+
+    /// PCIe and memory after the translation.
+    #[inline]
+    fn after(&self, write: bool, device_hit: bool) -> Ps {
+        let before = self.to_answer(write, device_hit).since(self.lookups(device_hit));
+        self.pcie(write, device_hit).since(before)
+    }
+
+    /// From the link to the end of the look-up.
+    #[inline]
+    fn to_answer(&self, write: bool, device_hit: bool) -> Ps {
+        self.to_answer[usize::from(write)][usize::from(device_hit)]
     }
 }
 
+/// A request as the trace has it.
+pub(super) struct Request {
+    /// Device.
+    pub device: u32,
+    /// Space and address.
+    pub space: u32,
+    pub addr: u64,
+    /// Page and space, as the walkers know it.
+    pub page: u64,
+    /// Payload.
+    pub bytes: u32,
+    /// Posted.
+    pub write: bool,
+    /// Recorded time; zero in a closed loop.
+    pub arrival: Ps,
+    /// Found in the device TLB.
+    pub device_hit: bool,
+}
+
+/// A page that is fetched after a miss, and the entries that its walk reads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fetching {
+    page: u64,
+    reads: u32,
+}
+
+/// How a request got onto the link.
+#[derive(Clone, Copy)]
+struct Issued {
+    /// From here its latency counts.
+    start: Ps,
+    /// Waited for a slot or the link, and was on it.
+    queued: Ps,
+    /// Its last byte is on the link.
+    sent: Ps,
+}
+
 impl<O: Observer> World<O> {
-    /// A request as the trace has it; `space` and `addr` name its page.
+    /// A request as the trace has it, and its walks.
     #[inline]
-    pub(super) fn feed_dma(&mut self, mut dma: Dma, space: u32, addr: u64) {
+    pub(super) fn feed_dma(&mut self, r: &Request, walks: &[Miss], fetches: &[Fetch]) {
         self.requests_in += 1;
-        let page = self.translated.then(|| self.pages.locate(space, addr));
-        let ready = page.map_or(Dep::DONE, |at| self.pages.page(at).ready);
-        let device = &self.devices[dma.device as usize];
-        if dma.walks == 0
+        // It will have the next number, unless it is done at once.
+        let mut ready = Dep::DONE;
+        let number = self.ops.coming();
+        let place = self.translated.then(|| self.pages.locate(r.space, r.addr));
+        if let Some(place) = place {
+            let page = self.pages.page(place);
+            ready = page.ready;
+            page.access = number;
+        }
+        let device = &self.devices[r.device as usize];
+        if walks.is_empty()
             && device.first == NONE
-            && (dma.device_hit || self.pending[Self::pending_of(dma.page)] == 0)
             && let Ok(ready) = self.ops.resolve(ready)
             && let Ok(slot) = self.ops.resolve(device.slots.before())
+            && (r.device_hit || !self.may_be_pending(r.page))
         {
             // Nothing of it is shared: no event.
-            let ready = ready.max(dma.arrival).max(self.queue.now());
-            self.issue(&mut dma, ready, slot);
-            let done = self.hit_done(NONE, &dma, self.measuring);
-            self.devices[dma.device as usize].slots.take(Dep::at(done));
-            if let Some(page) = page {
-                self.pages.page(page).access = Dep::at(done);
+            let ready = ready.max(r.arrival).max(self.queue.now());
+            let issued = self.issue(r.device, r.bytes, ready, slot);
+            let hit = Hit {
+                device: r.device,
+                bytes: r.bytes,
+                write: r.write,
+                device_hit: r.device_hit,
+                queueing: issued.queued,
+            };
+            let done = self.hit_done(NONE, hit, self.measuring, issued);
+            self.devices[r.device as usize].slots.take(Dep::at(done));
+            if let Some(place) = place {
+                self.pages.page(place).access = Dep::at(done);
             }
             return;
         }
         self.make_room();
-        let device = dma.device;
-        let at = self.ops.push(self.queue.now(), self.measuring, Body::Dma(dma));
+        let more = self.to_walk(walks);
+        if !fetches.is_empty() {
+            let page = |f: &Fetch| Key::new(Tag(r.space % Tag::LIMIT), PageSize::Size4K, f.addr);
+            let fetch = |f: &Fetch| Fetching { page: page(f).bits(), reads: f.reads };
+            self.fetches.insert(more, fetches.iter().map(fetch).collect());
+        }
+        let what = What::dma(r.write, r.device_hit);
+        let at = self.ops.push(what, r.device, self.queue.now().max(r.arrival), self.measuring);
+        let op = self.ops.get_mut(at);
+        (op.page, op.bytes, op.more) = (r.page, r.bytes, more);
         self.observer.pushed(at);
         self.ops.wait_for(at, ready);
-        if let Some(page) = page {
-            self.pages.page(page).access = Dep::op(self.ops.get(at).seq);
+        let d = &mut self.devices[r.device as usize];
+        let last = std::mem::replace(&mut d.last, at);
+        if d.first != NONE {
+            // The device was given all the time that it could use.
+            self.ops.get_mut(last).next = at;
+            return;
         }
-        let d = &mut self.devices[device as usize];
-        if d.first == NONE {
-            d.first = at;
-        } else {
-            self.ops.get_mut(d.last).next = at;
-        }
-        d.last = at;
-        self.run_device(device);
+        d.first = at;
+        self.run_device(r.device);
         self.go_on();
+    }
+
+    /// Puts down the walks that a request needs, if any.
+    #[inline]
+    fn to_walk(&mut self, walks: &[Miss]) -> u32 {
+        let Some(last) = walks.last() else { return NONE };
+        let count = walks.len().min(2) as u8;
+        let mut walking = Walking { walks: count, fault: last.fault, ..Walking::default() };
+        walking.reads.iter_mut().zip(walks).for_each(|(r, w)| *r = w.reads);
+        self.ops.walking.put(walking)
+    }
+
+    /// False if no walk of the page was issued that has not ended.
+    #[inline]
+    fn may_be_pending(&self, page: u64) -> bool {
+        self.pending[Self::pending_of(page)] != 0
     }
 
     /// Puts a request on the link; it is ready at `ready`, its slot is free at
     /// `slot`.
     #[inline]
-    fn issue(&mut self, dma: &mut Dma, ready: Ps, slot: Ps) {
-        let device = &mut self.devices[dma.device as usize];
-        if device.latest.0 != dma.bytes {
-            device.latest = (dma.bytes, self.device_costs.occupancy(u64::from(dma.bytes)));
+    fn issue(&mut self, device: u32, bytes: u32, ready: Ps, slot: Ps) -> Issued {
+        let device = &mut self.devices[device as usize];
+        if device.latest.0 != bytes {
+            device.latest = (bytes, self.device_costs.occupancy(u64::from(bytes)));
         }
         let able = device.slots.link_free().max(slot);
         device.starved += ready.since(able);
         // In a closed loop a device has always something more to do: a request
         // is made when there is a slot and the link for it.
-        dma.start = if self.open_loop { ready } else { ready.max(able) };
+        let start = if self.open_loop { ready } else { ready.max(able) };
         let sent = device.slots.issue(ready.max(slot), device.latest.1);
-        dma.queued = sent.since(dma.start);
-        let t = &self.times;
-        dma.looked_up = match dma.device_hit {
-            true => sent + t.device_lookup,
-            // The request travels half of PCIe's (or ATS's) round trip.
-            false => sent + t.device_lookup + t.lookup + self.to_iommu(dma.write),
-        };
+        Issued { start, queued: sent.since(start), sent }
     }
 
-    /// Way from the device to the IOMMU.
-    #[inline]
-    fn to_iommu(&self, write: bool) -> Ps {
-        match self.times.ats {
-            Ps::ZERO if write => self.device_costs.transfer(true),
-            Ps::ZERO => Ps(self.device_costs.transfer(false).0 / 2),
-            ats => Ps(ats.0 / 2),
-        }
-    }
-
-    /// A request (at `at`, if it has a place) that needs no walk; returns when
-    /// it is done.
-    #[inline]
-    fn hit_done(&mut self, at: u32, dma: &Dma, measured: bool) -> Ps {
-        let class = if dma.device_hit { Class::DeviceTlbHit } else { Class::Hit };
-        self.dma_done(at, dma, class, measured)
-    }
-
-    /// Books a request whose translation is known.
-    #[inline]
-    fn dma_done(&mut self, at: u32, dma: &Dma, class: Class, measured: bool) -> Ps {
-        let t = &self.times;
-        let (lookup, ats) = match dma.device_hit {
-            true => (t.device_lookup, Ps::ZERO),
-            false => (t.device_lookup + t.lookup, t.ats),
-        };
-        let split = Split {
-            queueing: dma.queued,
-            lookup,
-            walk_queueing: dma.waited,
-            walk: dma.walk,
-            page_request: dma.paged,
-            pcie: self.device_costs.transfer(dma.write) + ats,
-        };
-        let total = split.total();
-        let done = dma.start + total;
+    /// Books a request that needs no walk; returns when it is done.
+    #[inline(always)]
+    fn hit_done(&mut self, at: u32, hit: Hit, measured: bool, issued: Issued) -> Ps {
+        let Hit { device, bytes, write, device_hit, queueing } = hit;
+        let total = queueing + self.times.hit(write, device_hit);
+        let done = issued.start + total;
         self.end = self.end.max(done);
         self.requests_done += 1;
-        let travelled = if dma.device_hit { Ps::ZERO } else { self.to_iommu(dma.write) };
         self.observer.dma_done(&DmaDone {
             at,
-            dma,
-            class,
-            split: &split,
-            device_lookup: t.device_lookup,
-            after: split.pcie.since(travelled),
+            device,
+            bytes,
+            write,
+            walks: false,
+            start: issued.start,
+            looked_up: issued.sent + self.times.to_answer(write, device_hit),
+            class: if device_hit { Class::DeviceTlbHit } else { Class::Hit },
+            split: &Split {
+                queueing,
+                lookup: self.times.lookups(device_hit),
+                pcie: self.times.pcie(write, device_hit),
+                ..Split::default()
+            },
+            device_lookup: self.times.lookups(true),
+            after: self.times.after(write, device_hit),
             done,
             measured,
         });
         if measured {
-            self.dma.record(class, &split, u64::from(dma.bytes), done);
-            let device = &mut self.devices[dma.device as usize];
+            if !self.hits.takes(&hit, done) {
+                self.book_hits();
+                self.hits = self.dma.run_of(hit, total, done);
+            }
+        }
+        done
+    }
+
+    /// Books the hits that were counted together.
+    pub(super) fn book_hits(&mut self) {
+        let run = std::mem::take(&mut self.hits);
+        if run.count > 0 {
+            self.dma.record_hits(&run);
+            let device = &mut self.devices[run.hit().device as usize];
+            device.requests += run.count;
+            device.latency += run.total.0 as u128 * run.count as u128;
+        }
+    }
+
+    /// Books a request whose translation is known.
+    fn dma_done(&mut self, at: u32, class: Class) -> Ps {
+        let op = *self.ops.get(at);
+        let (write, device_hit) = (op.what.is_write(), op.what.is_device_hit());
+        let walking = *self.ops.walking(at);
+        let split = Split {
+            queueing: walking.queued,
+            lookup: self.times.lookups(device_hit),
+            walk_queueing: walking.waited,
+            walk: walking.walk,
+            page_request: walking.paged,
+            pcie: self.times.pcie(write, device_hit),
+        };
+        let total = split.total();
+        let done = walking.start + total;
+        self.end = self.end.max(done);
+        self.requests_done += 1;
+        self.observer.dma_done(&DmaDone {
+            at,
+            device: op.who,
+            bytes: op.bytes,
+            write,
+            walks: walking.walks > 0,
+            start: walking.start,
+            looked_up: walking.looked_up,
+            class,
+            split: &split,
+            device_lookup: self.times.lookups(true),
+            after: self.times.after(write, device_hit),
+            done,
+            measured: op.measured,
+        });
+        if op.measured {
+            self.dma.record(class, &split, op.bytes, done);
+            let device = &mut self.devices[op.who as usize];
             device.requests += 1;
             device.latency += total.0 as u128;
         }
@@ -215,75 +360,132 @@ impl<O: Observer> World<O> {
         loop {
             let d = &self.devices[device as usize];
             let (at, before) = (d.first, d.slots.before());
-            if at == NONE || self.ops.get(at).waiting > 0 {
+            if at == NONE {
                 return;
             }
-            let Ok(slot) = self.ops.resolve(before) else {
-                self.ops.wait_for(at, before);
+            let op = *self.ops.get(at);
+            if op.waiting > 0 {
                 return;
+            }
+            let slot = match self.ops.resolve(before) {
+                Ok(slot) => slot,
+                Err(on) => return self.ops.wait_on(at, on),
             };
-            let op = self.ops.get(at);
-            let (seq, next, not_before, measured) = (op.seq, op.next, op.not_before, op.measured);
-            let mut dma = *self.ops.dma(at);
-            let ready = not_before.max(dma.arrival);
-            self.issue(&mut dma, ready, slot);
-            let d = &mut self.devices[device as usize];
-            d.slots.take(Dep::op(seq));
-            d.first = next;
-            let pending = Self::pending_of(dma.page);
-            if dma.walks == 0 && (dma.device_hit || self.pending[pending] == 0) {
-                let done = self.hit_done(at, &dma, measured);
+            let (write, device_hit) = (op.what.is_write(), op.what.is_device_hit());
+            let issued = self.issue(device, op.bytes, op.not_before(), slot);
+            let pending = Self::pending_of(op.page);
+            if op.more == NONE && (device_hit || self.pending[pending] == 0) {
+                let hit =
+                    Hit { device, bytes: op.bytes, write, device_hit, queueing: issued.queued };
+                let done = self.hit_done(at, hit, op.measured, issued);
+                let d = &mut self.devices[device as usize];
+                d.first = op.next;
+                d.slots.take(Dep::at(done));
                 self.ops.complete(at, done, &mut self.freed);
                 continue;
             }
-            if dma.walks > 0 {
-                self.pending[pending] = self.pending[pending].saturating_add(1);
-            }
-            *self.ops.dma(at) = dma;
-            self.queue.schedule(dma.looked_up, Happens::Request(at));
+            let dep = self.ops.dep(at);
+            let d = &mut self.devices[device as usize];
+            d.first = op.next;
+            d.slots.take(dep);
+            let more = match op.more {
+                // A hit on a page whose walk may be pending.
+                NONE => self.ops.walking.put(Walking::default()),
+                more => {
+                    self.will_walk(pending, more);
+                    more
+                }
+            };
+            self.ops.get_mut(at).more = more;
+            let looked_up = issued.sent + self.times.to_answer(write, device_hit);
+            let walking = &mut self.ops.walking[more];
+            walking.start = issued.start;
+            walking.queued = issued.queued;
+            walking.looked_up = looked_up;
+            self.queue.post(looked_up, Happens::Request(at));
+        }
+    }
+
+    /// A request that walks was issued: hits on its page, and on those that are
+    /// fetched after it, have to look for their walks.
+    fn will_walk(&mut self, pending: usize, more: u32) {
+        let mut add = |at: usize| self.pending[at] = self.pending[at].saturating_add(1);
+        add(pending);
+        if let Some(fetches) = self.fetches.get(&more) {
+            fetches.iter().for_each(|f| add(Self::pending_of(f.page)));
         }
     }
 
     /// A request reaches the walkers.
     pub(super) fn request(&mut self, at: u32, now: Ps) {
-        let dma = *self.ops.dma(at);
-        if dma.walks == 0 && self.paging.contains_key(&dma.page) {
+        let page = self.ops.get(at).page;
+        let walking = *self.ops.walking(at);
+        if walking.walks == 0 && self.is_fetched(page) {
             // The page is still being fetched for an earlier access.
             self.parked.push(at);
             return;
         }
-        let reads = (dma.walks > 0).then(|| dma.reads[usize::from(dma.walked)]);
-        match self.walkers.request(now, dma.page, reads, at) {
+        let reads = (walking.walks > 0).then(|| walking.reads[usize::from(walking.walked)]);
+        match self.walkers.request(now, page, reads, at) {
             None => self.has_translation(at),
             Some(Requested::Started(walk)) => self.start_walk(walk, now),
             Some(Requested::Waiting | Requested::Coalesced | Requested::Stalled) => {}
         }
+        if walking.walks > 0 && !self.fetches.is_empty() {
+            self.fetch_ahead(at, now);
+        }
+    }
+
+    /// The walkers look for pages that are fetched after a miss.
+    #[cold]
+    fn fetch_ahead(&mut self, at: u32, now: Ps) {
+        let more = self.ops.get(at).more;
+        for Fetching { page, reads } in self.fetches.remove(&more).unwrap_or_default() {
+            if let Some(Requested::Started(walk)) =
+                self.walkers.request(now, page, Some(reads), NONE)
+            {
+                self.start_walk(walk, now);
+            }
+        }
+    }
+
+    /// A page request for the page is under way.
+    #[inline]
+    fn is_fetched(&self, page: u64) -> bool {
+        !self.paging.is_empty() && self.paging.contains_key(&page)
     }
 
     /// A walk served a request.
     pub(super) fn was_walked(&mut self, w: Walked, now: Ps) {
-        let dma = self.ops.dma(w.token);
-        dma.waited += w.waited;
-        dma.walk += w.walked;
-        dma.coalesced |= w.coalesced;
-        if dma.walks > 0 {
-            dma.walked += 1;
-            if dma.walked < dma.walks {
+        let page = w.page;
+        if w.token == NONE {
+            // Nobody asked for it.
+            let pending = &mut self.pending[Self::pending_of(page)];
+            *pending = pending.saturating_sub(1);
+            return;
+        }
+        let walking = self.ops.walking(w.token);
+        walking.waited += w.waited;
+        walking.walk += w.walked;
+        walking.coalesced |= w.coalesced;
+        if walking.walks > 0 {
+            walking.walked += 1;
+            if walking.walked < walking.walks {
                 let answered = now + self.times.page_request;
-                dma.paged += self.times.page_request;
-                *self.paging.entry(dma.page).or_insert(0) += 1;
-                self.queue.schedule(answered, Happens::Answered(w.token));
+                walking.paged += self.times.page_request;
+                *self.paging.entry(page).or_insert(0) += 1;
+                self.queue.post(answered, Happens::Answered(w.token));
                 return;
             }
-            let (page, fetched) = (dma.page, dma.walks > 1);
+            let fetched = walking.walks > 1;
             let pending = &mut self.pending[Self::pending_of(page)];
             *pending = pending.saturating_sub(1);
             if fetched {
                 self.was_fetched(page, now);
             }
-        } else if self.paging.contains_key(&dma.page) {
+        } else if self.is_fetched(page) {
             // The walk that it joined found nothing.
-            dma.looked_up = now;
+            self.ops.walking(w.token).looked_up = now;
             self.parked.push(w.token);
             return;
         }
@@ -301,12 +503,12 @@ impl<O: Observer> World<O> {
         }
         let mut parked = std::mem::take(&mut self.parked);
         parked.retain(|at| {
-            let dma = self.ops.dma(*at);
-            if dma.page != page {
+            if self.ops.get(*at).page != page {
                 return true;
             }
-            dma.paged = now.since(dma.looked_up);
-            dma.coalesced = true;
+            let walking = self.ops.walking(*at);
+            walking.paged = now.since(walking.looked_up);
+            walking.coalesced = true;
             self.has_translation(*at);
             false
         });
@@ -315,16 +517,18 @@ impl<O: Observer> World<O> {
 
     /// A request has its translation, or none.
     fn has_translation(&mut self, at: u32) {
-        let (dma, measured) = (*self.ops.dma(at), self.ops.get(at).measured);
-        let class = match dma.walks {
-            _ if dma.fault => Class::Fault,
-            0 if dma.coalesced => Class::Coalesced,
+        let walking = self.ops.walking(at);
+        let class = match walking.walks {
+            _ if walking.fault => Class::Fault,
+            0 if walking.coalesced => Class::Coalesced,
             0 => Class::Hit,
-            1 if dma.coalesced => Class::Coalesced,
+            1 if walking.coalesced => Class::Coalesced,
             1 => Class::Miss,
             _ => Class::PageRequest,
         };
-        let done = self.dma_done(at, &dma, class, measured);
+        let done = self.dma_done(at, class);
+        let more = self.ops.get(at).more;
+        self.ops.walking.release(more);
         self.ops.complete(at, done, &mut self.freed);
     }
 }

@@ -2,30 +2,38 @@
 
 use rustc_hash::FxHashMap;
 
-use super::costs::{Action, Parts};
+use super::costs::Action;
 use super::cpus::Cpu;
 use super::device_tlb::DeviceTlb;
-use super::devices::Device;
+use super::devices::{Device, Request};
 use super::observe::Observer;
-use super::ops::{CpuOp, Dma};
 use super::pages::Dep;
 use super::world::World;
 use crate::cache::{Key, Tag};
 use crate::config::{AtsTime, Config, Direction, Nesting, Sharing};
 use crate::events::{Chunk, DomainId, Event, Flags, Kind, PAGE_MASK, PageSize, Requester, Scope};
-use crate::replay::outcomes::{Miss, Outcomes, Work, WorkOf};
+use crate::replay::outcomes::{Fetch, Miss, Outcomes, Work};
 use crate::results::timing::DeviceTlbCounters;
 use crate::sync;
 use crate::time::Ps;
 
 /// Who made a request, and where it goes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Source {
     requester: i32,
     pasid: i32,
     domain: i32,
     device: u32,
     space: u32,
+    /// What the walkers know pages of the space by, beside the page number.
+    tag: u64,
+}
+
+impl Source {
+    #[inline(always)]
+    fn is(&self, requester: i32, pasid: i32, domain: i32) -> bool {
+        (self.requester, self.pasid, self.domain) == (requester, pasid, domain)
+    }
 }
 
 /// Sources remembered, so that a request costs one comparison.
@@ -114,21 +122,20 @@ impl Feed {
         space
     }
 
-    /// The device and space of request `i`.
+    /// The device and space of a request.
     #[inline]
-    fn source(&mut self, chunk: &Chunk, i: usize) -> (u32, u32) {
-        let (requester, pasid, domain) = (chunk.requester[i], chunk.pasid[i], chunk.domain[i]);
+    fn source(&mut self, requester: i32, pasid: i32, domain: i32) -> Source {
         let at = (requester as usize).wrapping_mul(5) ^ domain as usize ^ (pasid as usize) << 3;
         if let Some(s) = &self.memo[at % MEMO]
-            && (s.requester, s.pasid, s.domain) == (requester, pasid, domain)
+            && s.is(requester, pasid, domain)
         {
-            return (s.device, s.space);
+            return *s;
         }
         self.find_source(requester, pasid, domain, at % MEMO)
     }
 
     #[cold]
-    fn find_source(&mut self, requester: i32, pasid: i32, domain: i32, at: usize) -> (u32, u32) {
+    fn find_source(&mut self, requester: i32, pasid: i32, domain: i32, at: usize) -> Source {
         let name = match self.config.sharing {
             Sharing::Requester => requester,
             Sharing::All => Requester::NONE.0 as i32,
@@ -146,8 +153,10 @@ impl Feed {
         let none = DomainId::NONE.0 as i32;
         let resolved = if domain == none { attached().unwrap_or(none) } else { domain };
         let space = self.space(resolved, requester);
-        self.memo[at] = Some(Source { requester, pasid, domain, device, space });
-        (device, space)
+        let tag = Key::new(Tag(space % Tag::LIMIT), PageSize::Size4K, 0).bits();
+        let source = Source { requester, pasid, domain, device, space, tag };
+        self.memo[at] = Some(source);
+        source
     }
 
     fn attach(&mut self, e: &Event) {
@@ -164,9 +173,14 @@ impl Feed {
     pub fn filter(&mut self, chunk: &Chunk) -> Vec<bool> {
         let mut hits = std::mem::take(&mut self.device_hits);
         hits.clear();
+        let warm = self.config.warm_up.checked_sub(chunk.first).filter(|n| *n > 0);
         for i in 0..chunk.len() {
+            if warm == Some(i as u64) {
+                self.tlbs.iter_mut().for_each(DeviceTlb::restart);
+            }
             if chunk.kind[i] == Kind::Dma as i32 {
-                let (device, space) = self.source(chunk, i);
+                let Source { device, space, .. } =
+                    self.source(chunk.requester[i], chunk.pasid[i], chunk.domain[i]);
                 let tlb = &mut self.tlbs[device as usize];
                 hits.push(tlb.access(Tag(space), chunk.addr[i] as u64));
                 continue;
@@ -224,100 +238,103 @@ impl Feed {
         world: &mut World<O>,
     ) {
         let mut misses = outcomes.misses.as_slice();
+        let mut fetches = outcomes.fetches.as_slice();
         let mut work = outcomes.work.as_slice();
         // The replay's number of the event: it has not seen device-TLB hits.
         let mut number = chunk.first;
-        for i in 0..chunk.len() {
+        // Columns of equal length.
+        let n = chunk.len();
+        let (kind, time_ns, flags) = (&chunk.kind[..n], &chunk.time_ns[..n], &chunk.flags[..n]);
+        let (addr, size, domain) = (&chunk.addr[..n], &chunk.size[..n], &chunk.domain[..n]);
+        let (requester, pasid) = (&chunk.requester[..n], &chunk.pasid[..n]);
+        let device_hits = device_hits.map(|hits| &hits[..n]);
+        // The latest request's, unless an attach came after it.
+        let (mut from, mut from_is_known) = (Source::default(), false);
+        for i in 0..n {
             if !world.measuring && chunk.first + i as u64 >= self.config.warm_up {
                 world.measure();
             }
-            let arrival = match world.open_loop {
-                true => {
-                    let ps = chunk.time_ns[i] as u64 as f64 * 1000.0 * self.config.scale;
-                    Ps(ps as u64).min(LATEST)
-                }
-                false => Ps::ZERO,
-            };
+            let mut arrival = Ps::ZERO;
             if world.open_loop {
+                let ps = time_ns[i] as u64 as f64 * 1000.0 * self.config.scale;
+                arrival = Ps(ps as u64).min(LATEST);
                 world.run_until(arrival);
             }
             world.observer.reads(chunk, i);
+            if kind[i] != Kind::Dma as i32 {
+                let mine = of_event(&mut work, number, |w| w.event);
+                let found = mine.first().map_or(Work::default(), |w| w.work);
+                self.other(chunk, i, &found, arrival, world);
+                number += 1;
+                from_is_known = false;
+                continue;
+            }
+            if let Some((first, rest)) = work.split_first()
+                && first.event == number
+                && first.notify
+            {
+                work = rest;
+                let cpu = self.cpu(self.last_map_cpu, world);
+                self.cpu_op(world, cpu, Action::MapSync, &first.work, arrival);
+            }
             let device_hit = device_hits.is_some_and(|hits| hits[i]);
-            if chunk.kind[i] == Kind::Dma as i32 {
-                if let Some((first, rest)) = work.split_first()
-                    && first.event == number
-                    && first.notify
-                {
-                    work = rest;
-                    let cpu = self.cpu(self.last_map_cpu, world);
-                    self.cpu_op(world, cpu, Action::MapSync, &first.work, arrival);
-                }
-                let mine =
-                    if device_hit { 0 } else { of_event(misses, number, |m: &Miss| m.event) };
-                let (walks, rest) = misses.split_at(mine);
-                misses = rest;
-                self.dma(chunk, i, arrival, walks, device_hit, world);
-            } else {
-                let mine = of_event(work, number, |w: &WorkOf| w.event);
-                let found = work[..mine].first().map_or(Work::default(), |w| w.work);
-                work = &work[mine..];
-                self.other(&chunk.event(i), &found, arrival, world);
+            let (mut walks, mut fetched): (&[Miss], &[Fetch]) = (&[], &[]);
+            if !device_hit {
+                walks = of_event(&mut misses, number, |m| m.event);
+                fetched = of_event(&mut fetches, number, |f| f.event);
             }
             number += !device_hit as u64;
+            if !from_is_known || !from.is(requester[i], pasid[i], domain[i]) {
+                from = self.new_source(requester[i], pasid[i], domain[i], world);
+                from_is_known = true;
+            }
+            let (addr, flags) = (addr[i] as u64, Flags(flags[i] as u32));
+            if !walks.is_empty() {
+                self.walked(&from, addr, walks);
+            }
+            let write = match (flags.has(Flags::READ), flags.has(Flags::WRITE)) {
+                (false, false) => self.config.write_if_unknown,
+                (_, write) => write,
+            };
+            let bytes = match size[i] as u64 {
+                0 => self.config.bytes_if_unknown,
+                bytes => bytes,
+            };
+            // Accesses are shorter than 4 GiB.
+            let bytes = bytes.min(u64::from(u32::MAX)) as u32;
+            let Source { device, space, tag, .. } = from;
+            let page = tag | Key::number_of(PageSize::Size4K, addr);
+            let request = Request { device, space, addr, page, bytes, write, arrival, device_hit };
+            world.feed_dma(&request, walks, fetched);
         }
     }
 
+    /// The source of a request that is not the one before; its device is known
+    /// to the world from now on.
     #[inline]
-    fn dma<O: Observer>(
+    fn new_source<O: Observer>(
         &mut self,
-        chunk: &Chunk,
-        i: usize,
-        arrival: Ps,
-        walks: &[Miss],
-        device_hit: bool,
+        requester: i32,
+        pasid: i32,
+        domain: i32,
         world: &mut World<O>,
-    ) {
-        let (device, space) = self.source(chunk, i);
+    ) -> Source {
+        let source = self.source(requester, pasid, domain);
         while world.devices.len() < self.device_ids.len() {
             let id = self.device_ids[world.devices.len()];
             world.devices.push(Device::new(id, self.config.outstanding));
         }
-        let (addr, flags) = (chunk.addr[i] as u64, Flags(chunk.flags[i] as u32));
-        let write = match (flags.has(Flags::READ), flags.has(Flags::WRITE)) {
-            (false, false) => self.config.write_if_unknown,
-            (_, write) => write,
-        };
-        let bytes = match chunk.size[i] as u64 {
-            0 => self.config.bytes_if_unknown,
-            bytes => bytes,
-        };
-        let mut reads = [0; 2];
-        reads.iter_mut().zip(walks).for_each(|(r, w)| *r = w.reads);
-        let fault = walks.last().is_some_and(|w| w.fault);
-        if fault && let Some(tlb) = self.tlbs.get_mut(device as usize) {
-            tlb.forget(Tag(space), addr);
+        source
+    }
+
+    /// A device TLB keeps no faults.
+    #[inline]
+    fn walked(&mut self, source: &Source, addr: u64, walks: &[Miss]) {
+        if walks.last().is_some_and(|w| w.fault)
+            && let Some(tlb) = self.tlbs.get_mut(source.device as usize)
+        {
+            tlb.forget(Tag(source.space), addr);
         }
-        let dma = Dma {
-            device,
-            page: Key::new(Tag(space % Tag::LIMIT), PageSize::Size4K, addr).bits(),
-            // Accesses are shorter than 4 GiB.
-            bytes: bytes.min(u64::from(u32::MAX)) as u32,
-            write,
-            arrival,
-            reads,
-            walks: walks.len().min(2) as u8,
-            walked: 0,
-            fault,
-            device_hit,
-            start: Ps::ZERO,
-            looked_up: Ps::ZERO,
-            waited: Ps::ZERO,
-            walk: Ps::ZERO,
-            paged: Ps::ZERO,
-            queued: Ps::ZERO,
-            coalesced: false,
-        };
-        world.feed_dma(dma, space, addr);
     }
 
     #[inline]
@@ -340,35 +357,44 @@ impl Feed {
         index
     }
 
-    /// An event that is not a request.
-    fn other<O: Observer>(&mut self, e: &Event, work: &Work, arrival: Ps, world: &mut World<O>) {
-        let action = match e.kind {
+    /// Event `i`, which is not a request.
+    fn other<O: Observer>(
+        &mut self,
+        chunk: &Chunk,
+        i: usize,
+        work: &Work,
+        arrival: Ps,
+        world: &mut World<O>,
+    ) {
+        let action = match chunk.kind(i) {
             Kind::Map => Action::Map,
             Kind::Unmap => Action::Unmap,
-            Kind::Invalidate if e.flags.has(Flags::MAP_NOTIFY) => Action::MapSync,
+            Kind::Invalidate if Flags(chunk.flags[i] as u32).has(Flags::MAP_NOTIFY) => {
+                Action::MapSync
+            }
             Kind::Invalidate => Action::Sync,
             Kind::ParentMap | Kind::ParentUnmap => Action::Parent,
-            Kind::Attach | Kind::Detach => return self.attach(e),
+            Kind::Attach | Kind::Detach => return self.attach(&chunk.event(i)),
             _ => return,
         };
         if !world.translated {
             return;
         }
-        let nothing = *work == Work::default();
-        if nothing && !matches!(action, Action::Map | Action::Unmap) {
+        if work.is_nothing() && !matches!(action, Action::Map | Action::Unmap) {
             // This configuration's guest does not send it.
             return;
         }
         // What no CPU is known for runs on the first.
-        let cpu = if action == Action::Parent { HOST } else { e.cpu.max(0) };
-        let cpu = self.cpu(cpu, world);
-        let space = self.space(e.domain.0 as i32, -1);
-        let (start, end) = (e.addr & !PAGE_MASK, e.addr.saturating_add(e.size));
-        let at = self.push(world, cpu, action, work, arrival);
-        let done = Dep::op(world.ops.get(at).seq);
+        let number = chunk.cpu[i].max(0);
+        let cpu = self.cpu(if action == Action::Parent { HOST } else { number }, world);
+        let space = self.space(chunk.domain[i], -1);
+        let addr = chunk.addr[i] as u64;
+        let (start, end) = (addr & !PAGE_MASK, addr.saturating_add(chunk.size[i] as u64));
+        let at = world.push_cpu(cpu, action, work, arrival);
+        let done = world.ops.latest();
         match action {
             Action::Map => {
-                self.last_map_cpu = e.cpu.max(0);
+                self.last_map_cpu = number;
                 world.pages.mapped(space, start, end, done);
                 world.cpus[cpu as usize].note_map(space, start, end);
             }
@@ -399,22 +425,10 @@ impl Feed {
         work: &Work,
         arrival: Ps,
     ) {
-        let at = self.push(world, cpu, action, work, arrival);
-        let done = Dep::op(world.ops.get(at).seq);
+        let at = world.push_cpu(cpu, action, work, arrival);
+        let done = world.ops.latest();
         self.complete_maps(world, cpu, done);
         world.feed_cpu(at);
-    }
-
-    fn push<O: Observer>(
-        &self,
-        world: &mut World<O>,
-        cpu: u32,
-        action: Action,
-        work: &Work,
-        arrival: Ps,
-    ) -> u32 {
-        let parts: Parts = world.costs.parts(action, work);
-        world.push_cpu(CpuOp { cpu, action, parts, arrival, start: Ps::ZERO })
     }
 
     /// The recent maps of a vCPU are usable when `done` is.
@@ -426,8 +440,16 @@ impl Feed {
     }
 }
 
-/// How many records at the front belong to an event.
-#[inline]
-fn of_event<T>(records: &[T], event: u64, number: impl Fn(&T) -> u64) -> usize {
-    records.iter().take_while(|r| number(r) == event).count()
+/// Takes the records at the front that belong to an event.
+#[inline(always)]
+fn of_event<'a, T>(records: &mut &'a [T], event: u64, number: impl Fn(&T) -> u64) -> &'a [T] {
+    match records.first() {
+        Some(first) if number(first) == event => {
+            let mine = records.iter().take_while(|r| number(r) == event).count();
+            let (mine, rest) = records.split_at(mine);
+            *records = rest;
+            mine
+        }
+        _ => &[],
+    }
 }

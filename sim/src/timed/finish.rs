@@ -16,12 +16,13 @@ impl<O: Observer> World<O> {
     /// Ends the run.
     pub fn finish(mut self, device_tlb: DeviceTlbCounters) -> TimingResult {
         self.run_out();
+        self.book_hits();
         let end = self.end.max(self.queue.now());
         let elapsed = end.since(self.measured_from);
         let mut checks = TimingChecks {
             requests_in: self.requests_in,
             requests_done: self.requests_done,
-            requests_in_flight: self.requests_in - self.requests_done.min(self.requests_in),
+            requests_in_flight: self.ops.requests_in_flight(),
             cpu_ops_in: self.cpu_ops_in,
             cpu_ops_done: self.cpu_ops_done,
             stuck: self.stuck,
@@ -52,6 +53,8 @@ impl<O: Observer> World<O> {
         });
         let devices = devices.collect();
         let requests: u64 = self.dma.all.count();
+        let areas = self.queue_areas(end);
+        let series = self.dma.series(&self.queues, &areas, end);
         TimingResult {
             mode: match self.config.mode {
                 LoopMode::OpenLoop => "open-loop".into(),
@@ -68,13 +71,13 @@ impl<O: Observer> World<O> {
                 map: summary(&mut self.action_latency[Action::Map as usize]),
                 unmap: summary(&mut self.action_latency[Action::Unmap as usize]),
             },
-            classes: self.dma.classes(),
+            classes: self.dma.classes(&self.times),
             resources,
             devices,
             vcpus: self.vcpu_time(elapsed, &mut checks),
             device_tlb,
             checks,
-            series: self.dma.series(),
+            series,
             scheduled_events: self.queue.scheduled(),
         }
     }
@@ -125,5 +128,46 @@ fn used<J>(
         arrivals: usage.arrivals,
         waited: usage.waited,
         wait_mean_ns: usage.mean_wait().unwrap_or(0.0) / 1000.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Layer, resolve};
+    use crate::timed::observe::Unobserved;
+
+    /// A run of 1 us in which nothing happens, but for what `spoil` does.
+    fn checks(spoil: impl Fn(&mut World<Unobserved>)) -> TimingChecks {
+        let settings = ["time.enabled=true".to_string()];
+        let config = resolve(&Layer::Preset("intel-vtd".into()), &settings).unwrap();
+        let mut world = World::new(&config, Unobserved);
+        spoil(&mut world);
+        world.queue.advance(Ps::from_ns(1000));
+        world.finish(DeviceTlbCounters::default()).checks
+    }
+
+    /// Every law can be broken, and each is told apart.
+    #[test]
+    fn books_that_do_not_agree_are_found() {
+        assert_eq!(checks(|_| {}).broken(), [""; 0]);
+        let broken = |spoil: &dyn Fn(&mut World<Unobserved>), word: &str| {
+            let broken = checks(spoil).broken();
+            assert!(broken.len() == 1 && broken[0].contains(word), "{word}: {broken:?}");
+        };
+        broken(&|w| w.requests_in += 1, "requests came");
+        broken(&|w| w.requests_done += 1, "requests came");
+        broken(&|w| w.cpu_ops_in += 1, "operations of vCPUs");
+        broken(&|w| w.stuck += 1, "never able to start");
+        // A job that came is in one of the books only.
+        broken(&|w| w.lock.usage.arrive(Ps::ZERO), "Little's law");
+        broken(&|w| w.walkers.station_mut().usage.queue.add(Ps::ZERO, 1), "Little's law");
+        // Two jobs in service at the one server.
+        let twice = |w: &mut World<Unobserved>| {
+            w.vmm.usage.arrive(Ps::ZERO);
+            w.vmm.usage.arrive(Ps::ZERO);
+            w.vmm.usage.busy.add(Ps::ZERO, 2);
+        };
+        broken(&twice, "busy for longer");
     }
 }

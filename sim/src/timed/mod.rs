@@ -28,6 +28,7 @@ pub(crate) mod observe;
 mod ops;
 mod pages;
 pub(crate) mod record;
+mod series;
 mod stats;
 pub mod walkers;
 mod world;

@@ -7,7 +7,7 @@
 //! Operations are named by their place in the window ([`Ops`](super::ops::Ops)),
 //! which is theirs from [`Observer::pushed`] until they are done.
 
-use super::ops::{CpuOp, Dma};
+use super::ops::CpuOp;
 use super::stats::{Class, Split};
 use super::walkers::Walked;
 use crate::events::Chunk;
@@ -18,8 +18,18 @@ pub(crate) struct DmaDone<'a> {
     /// Its place; [`NONE`](super::ops::NONE) if it never needed one (a hit that
     /// waits for nothing).
     pub at: u32,
-    /// The request.
-    pub dma: &'a Dma,
+    /// Device.
+    pub device: u32,
+    /// Payload.
+    pub bytes: u32,
+    /// Posted.
+    pub write: bool,
+    /// It asked for walks of its own.
+    pub walks: bool,
+    /// From here its latency counts.
+    pub start: Ps,
+    /// At the IOMMU (or in the device TLB), look-up done.
+    pub looked_up: Ps,
     /// What became of it.
     pub class: Class,
     /// Where its time went.
@@ -28,6 +38,22 @@ pub(crate) struct DmaDone<'a> {
     pub device_lookup: Ps,
     /// PCIe and memory after the translation, part of `split.pcie`.
     pub after: Ps,
+    /// When it was done.
+    pub done: Ps,
+    /// It counts in statistics.
+    pub measured: bool,
+}
+
+/// An operation of a vCPU that is done.
+pub(crate) struct OpDone<'a> {
+    /// Its place.
+    pub at: u32,
+    /// Number of its vCPU.
+    pub cpu: u32,
+    /// The operation.
+    pub op: &'a CpuOp,
+    /// From here its latency counts.
+    pub start: Ps,
     /// When it was done.
     pub done: Ps,
     /// It counts in statistics.
@@ -83,7 +109,7 @@ pub(crate) trait Observer: Send {
     fn cpu_got(&mut self, _at: u32, _what: Got, _now: Ps) {}
     /// An operation of a vCPU is done.
     #[inline(always)]
-    fn op_done(&mut self, _at: u32, _op: &CpuOp, _done: Ps, _measured: bool) {}
+    fn op_done(&mut self, _done: &OpDone<'_>) {}
 }
 
 /// Nobody watches.

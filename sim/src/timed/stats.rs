@@ -1,5 +1,7 @@
 //! Books kept while a run goes on.
 
+use super::devices::DmaTimes;
+use super::series::{Areas, QueueSeries, Series};
 use crate::results::timing::{ClassTime, LatencySummary, TimingSeries};
 use crate::time::{Latencies, Ps};
 
@@ -60,6 +62,58 @@ struct Sums {
     parts: [u128; 6],
 }
 
+/// A hit that waited for no walk. All that are equal take the same time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hit {
+    /// Device.
+    pub device: u32,
+    /// Payload.
+    pub bytes: u32,
+    /// Posted.
+    pub write: bool,
+    /// Found in the device TLB.
+    pub device_hit: bool,
+    /// Waited for a slot or the link, and was on it.
+    pub queueing: Ps,
+}
+
+/// Equal hits in a row that were done in one interval of the series: they are
+/// booked together.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HitRun {
+    hit: Hit,
+    /// Latency of each.
+    pub total: Ps,
+    /// The interval.
+    from: Ps,
+    until: Ps,
+    /// How many.
+    pub count: u64,
+}
+
+impl HitRun {
+    /// Counts a hit that was done at `done`, if it is like the others.
+    #[inline]
+    pub fn takes(&mut self, hit: &Hit, done: Ps) -> bool {
+        let alike = self.hit == *hit && self.from <= done && done < self.until;
+        self.count += u64::from(alike);
+        alike
+    }
+
+    /// What the hits have in common.
+    pub fn hit(&self) -> &Hit {
+        &self.hit
+    }
+}
+
+/// Sums over hits that waited for no walk: all of one kind take the same time,
+/// but for the wait for the link.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hits {
+    count: u64,
+    queueing: u128,
+}
+
 /// Latencies of requests, by class.
 #[derive(Clone, Debug, Default)]
 pub struct DmaStats {
@@ -68,16 +122,34 @@ pub struct DmaStats {
     /// Payload of requests done.
     pub bytes: u64,
     classes: [Sums; 6],
+    /// Hits that waited for no walk, by write and by device-TLB hit.
+    hits: [[Hits; 2]; 2],
     series: Series,
 }
 
 impl DmaStats {
+    /// A run of hits that begins with one that was done at `done`.
+    pub fn run_of(&mut self, hit: Hit, total: Ps, done: Ps) -> HitRun {
+        let (from, until) = self.series.interval(done);
+        HitRun { hit, total, from, until, count: 1 }
+    }
+
+    /// Books a run of hits.
+    pub fn record_hits(&mut self, run: &HitRun) {
+        let HitRun { hit, total, from, count, .. } = run;
+        self.all.record_n(*total, *count);
+        self.bytes = self.bytes.saturating_add(u64::from(hit.bytes).saturating_mul(*count));
+        let hits = &mut self.hits[usize::from(hit.write)][usize::from(hit.device_hit)];
+        hits.count += count;
+        hits.queueing += hit.queueing.0 as u128 * *count as u128;
+        self.series.record(*from, *total, hit.bytes, *count);
+    }
+
     /// A request was done at `done`.
-    #[inline]
-    pub fn record(&mut self, class: Class, split: &Split, bytes: u64, done: Ps) {
+    pub fn record(&mut self, class: Class, split: &Split, bytes: u32, done: Ps) {
         let total = split.total();
         self.all.record(total);
-        self.bytes = self.bytes.saturating_add(bytes);
+        self.bytes = self.bytes.saturating_add(u64::from(bytes));
         let sums = &mut self.classes[class as usize];
         sums.count += 1;
         let parts = [
@@ -91,12 +163,31 @@ impl DmaStats {
         for (sum, part) in sums.parts.iter_mut().zip(parts) {
             *sum += part.0 as u128;
         }
-        self.series.record(done, total);
+        self.series.record(done, total, bytes, 1);
+    }
+
+    /// Sums by class, hits included.
+    fn sums(&self, times: &DmaTimes) -> [Sums; 6] {
+        let mut classes = self.classes;
+        for (write, hits) in self.hits.iter().enumerate() {
+            for (device_hit, hits) in hits.iter().enumerate() {
+                let (write, device_hit) = (write == 1, device_hit == 1);
+                let class = if device_hit { Class::DeviceTlbHit } else { Class::Hit };
+                let sums = &mut classes[class as usize];
+                sums.count += hits.count;
+                let [queueing, lookup, .., pcie] = &mut sums.parts;
+                *queueing += hits.queueing;
+                *lookup += hits.count as u128 * times.lookups(device_hit).0 as u128;
+                *pcie += hits.count as u128 * times.pcie(write, device_hit).0 as u128;
+            }
+        }
+        classes
     }
 
     /// The classes that occurred.
-    pub fn classes(&self) -> Vec<ClassTime> {
-        let occurred = NAMES.iter().zip(&self.classes).filter(|(_, s)| s.count > 0);
+    pub fn classes(&self, times: &DmaTimes) -> Vec<ClassTime> {
+        let sums = self.sums(times);
+        let occurred = NAMES.iter().zip(&sums).filter(|(_, s)| s.count > 0);
         occurred
             .map(|(name, s)| {
                 let mean = |ps: u128| ps as f64 / s.count as f64 / 1000.0;
@@ -116,73 +207,16 @@ impl DmaStats {
             .collect()
     }
 
-    /// The series from `start` to `end`.
-    pub fn series(&self) -> TimingSeries {
-        self.series.result()
+    /// Requests per interval, in intervals at least as long as those of
+    /// `queues`; the run ended at `end`.
+    pub fn series(&mut self, queues: &QueueSeries, last: &Areas, end: Ps) -> TimingSeries {
+        self.series.result(queues, last, end)
     }
 
     /// Forgets everything; the series starts at `start`.
     pub fn restart(&mut self, start: Ps) {
         *self = DmaStats::default();
-        self.series.start = start;
-    }
-}
-
-/// Intervals of the series.
-const INTERVALS: usize = 128;
-
-/// Counts per interval. The length of the run is not known before its end:
-/// when it passes the last interval, pairs are merged and intervals double.
-#[derive(Clone, Debug)]
-struct Series {
-    start: Ps,
-    /// An interval is 2^shift picoseconds.
-    shift: u32,
-    counts: [u64; INTERVALS],
-    sums: [u128; INTERVALS],
-}
-
-impl Default for Series {
-    fn default() -> Self {
-        // From 1.05 us.
-        Series { start: Ps::ZERO, shift: 20, counts: [0; INTERVALS], sums: [0; INTERVALS] }
-    }
-}
-
-impl Series {
-    #[inline]
-    fn record(&mut self, at: Ps, latency: Ps) {
-        let mut index = (at.since(self.start).0 >> self.shift) as usize;
-        while index >= INTERVALS {
-            self.merge();
-            index >>= 1;
-        }
-        self.counts[index] += 1;
-        self.sums[index] += latency.0 as u128;
-    }
-
-    #[cold]
-    fn merge(&mut self) {
-        self.shift += 1;
-        for i in 0..INTERVALS {
-            let pair = 2 * i;
-            let inside = pair < INTERVALS;
-            self.counts[i] = if inside { self.counts[pair] + self.counts[pair + 1] } else { 0 };
-            self.sums[i] = if inside { self.sums[pair] + self.sums[pair + 1] } else { 0 };
-        }
-    }
-
-    fn result(&self) -> TimingSeries {
-        let last = self.counts.iter().rposition(|n| *n > 0).map_or(0, |i| i + 1);
-        let mean = |(n, sum): (&u64, &u128)| match n {
-            0 => 0.0,
-            n => *sum as f64 / *n as f64 / 1000.0,
-        };
-        TimingSeries {
-            interval_ns: (1 << self.shift) / 1000,
-            requests: self.counts[..last].to_vec(),
-            latency_mean_ns: self.counts[..last].iter().zip(&self.sums).map(mean).collect(),
-        }
+        self.series = Series::starting(start);
     }
 }
 

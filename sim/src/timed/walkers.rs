@@ -1,7 +1,5 @@
 //! Page-table walkers behind a pending-translation buffer.
 
-use rustc_hash::FxHashMap;
-
 use crate::time::{Admission, Ps, Station};
 
 /// Names a walk until it is finished.
@@ -9,6 +7,8 @@ pub type WalkId = u32;
 
 /// End of a list.
 const NONE: u32 = u32::MAX;
+/// Lists of walks by page: several times the usual pending-translation buffer.
+const BUCKETS: usize = 1 << 10;
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub enum Requested {
 pub struct Walked {
     /// The caller's token.
     pub token: u32,
+    /// The page.
+    pub page: u64,
     /// Time from the request to the start of the walk that served it (zero if
     /// that had started before).
     pub waited: Ps,
@@ -45,6 +47,9 @@ struct Walk {
     /// Requests that it serves, first to last.
     first: u32,
     last: u32,
+    /// Next walk of the bucket, if requests find it by its page.
+    next: WalkId,
+    found: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +79,8 @@ pub struct Walkers {
     free_walks: Vec<WalkId>,
     waiters: Vec<Waiter>,
     free_waiters: Vec<u32>,
-    by_page: FxHashMap<u64, WalkId>,
+    /// First walk by a hash of the page: requests look here for walks to join.
+    buckets: Box<[WalkId; BUCKETS]>,
     outside: std::collections::VecDeque<Request>,
     room: usize,
     coalescing: bool,
@@ -97,7 +103,7 @@ impl Walkers {
             free_walks: Vec::new(),
             waiters: Vec::new(),
             free_waiters: Vec::new(),
-            by_page: FxHashMap::default(),
+            buckets: Box::new([NONE; BUCKETS]),
             outside: std::collections::VecDeque::new(),
             room: if pending == 0 { usize::MAX } else { pending as usize },
             coalescing,
@@ -119,7 +125,7 @@ impl Walkers {
         token: u32,
     ) -> Option<Requested> {
         let Some(reads) = reads else {
-            let walk = *self.by_page.get(&page)?;
+            let walk = self.find(page)?;
             self.inside += 1;
             return Some(self.join(walk, now, token));
         };
@@ -142,15 +148,15 @@ impl Walkers {
     /// Into the buffer; `None` if it is full.
     fn enter(&mut self, now: Ps, r: Request) -> Option<Requested> {
         if self.coalescing
-            && let Some(walk) = self.by_page.get(&r.page)
+            && let Some(walk) = self.find(r.page)
         {
-            return Some(self.join(*walk, r.came, r.token));
+            return Some(self.join(walk, r.came, r.token));
         }
         if self.walks.len() - self.free_walks.len() >= self.room {
             return None;
         }
-        let walk =
-            Walk { page: r.page, reads: r.reads, started: Ps::NEVER, first: NONE, last: NONE };
+        let (page, reads, started) = (r.page, r.reads, Ps::NEVER);
+        let walk = Walk { page, reads, started, first: NONE, last: NONE, next: NONE, found: false };
         let id = match self.free_walks.pop() {
             Some(id) => {
                 self.walks[id as usize] = walk;
@@ -163,7 +169,14 @@ impl Walkers {
         };
         self.add_waiter(id, Waiter { token: r.token, came: r.came, next: NONE });
         // Without coalescing the latest walk of a page stands for it.
-        self.by_page.insert(r.page, id);
+        if !self.coalescing
+            && let Some(older) = self.find(page)
+        {
+            self.unlink(older);
+        }
+        let first = &mut self.buckets[Self::bucket(page)];
+        let walk = &mut self.walks[id as usize];
+        (walk.next, walk.found) = (std::mem::replace(first, id), true);
         Some(match self.station.arrive(now, id) {
             Admission::Started(id) => {
                 self.walks[id as usize].started = now;
@@ -172,6 +185,42 @@ impl Walkers {
             Admission::Queued => Requested::Waiting,
             Admission::Refused(_) => unreachable!("the station's queue is unlimited"),
         })
+    }
+
+    #[inline]
+    fn bucket(page: u64) -> usize {
+        // Fibonacci hashing; the multiplier is 2^64 / golden ratio.
+        (page.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as usize % BUCKETS
+    }
+
+    /// The walk of a page that waits or runs.
+    #[inline]
+    fn find(&self, page: u64) -> Option<WalkId> {
+        let mut at = self.buckets[Self::bucket(page)];
+        while at != NONE {
+            let walk = &self.walks[at as usize];
+            if walk.page == page {
+                return Some(at);
+            }
+            at = walk.next;
+        }
+        None
+    }
+
+    /// No request finds the walk any more.
+    fn unlink(&mut self, walk: WalkId) {
+        let Walk { page, next, .. } = self.walks[walk as usize];
+        self.walks[walk as usize].found = false;
+        let bucket = Self::bucket(page);
+        let mut at = self.buckets[bucket];
+        if at == walk {
+            self.buckets[bucket] = next;
+            return;
+        }
+        while self.walks[at as usize].next != walk {
+            at = self.walks[at as usize].next;
+        }
+        self.walks[at as usize].next = next;
     }
 
     fn add_waiter(&mut self, walk: WalkId, waiter: Waiter) {
@@ -215,14 +264,15 @@ impl Walkers {
     ) {
         let Walk { page, started, first, .. } = self.walks[walk as usize];
         self.finished += 1;
-        if self.by_page.get(&page) == Some(&walk) {
-            self.by_page.remove(&page);
+        if self.walks[walk as usize].found {
+            self.unlink(walk);
         }
         let mut at = first;
         while at != NONE {
             let Waiter { token, came, next } = self.waiters[at as usize];
             done.push(Walked {
                 token,
+                page,
                 waited: started.since(came),
                 walked: now.since(started.max(came)),
                 coalesced: at != first,
@@ -356,6 +406,9 @@ mod tests {
         assert_eq!(w.request(Ps(4), 1, None, 7), Some(Requested::Coalesced));
         let (mut done, mut starts) = (Vec::new(), Vec::new());
         w.finish(Ps(10), 0, &mut done, &mut starts);
-        assert_eq!(done[1], Walked { token: 7, waited: Ps(0), walked: Ps(6), coalesced: true });
+        assert_eq!(
+            done[1],
+            Walked { token: 7, page: 1, waited: Ps(0), walked: Ps(6), coalesced: true }
+        );
     }
 }

@@ -5,15 +5,16 @@ use rustc_hash::FxHashMap;
 use super::costs::Costs;
 use super::cpus::Cpu;
 use super::device::DeviceCosts;
-use super::devices::{Device, DmaTimes};
+use super::devices::{Device, DmaTimes, Fetching};
 use super::memory::Memory;
 use super::observe::{Observer, WalkDone};
-use super::ops::{Body, Ops};
+use super::ops::{NONE, Ops};
 use super::pages::Pages;
-use super::stats::DmaStats;
+use super::series::{Areas, QueueSeries};
+use super::stats::{DmaStats, HitRun};
 use super::walkers::{WalkId, Walked, Walkers};
 use crate::config::{Config, LoopMode, Nesting, TimeConfig};
-use crate::time::{Admission, EventQueue, Latencies, Ps, Station};
+use crate::time::{Admission, EventQueue, Latencies, Ps, Station, Usage};
 
 /// What the event queue holds.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +61,9 @@ pub(crate) struct World<O> {
     pub(super) times: DmaTimes,
     pub(super) devices: Vec<Device>,
     pub(super) cpus: Vec<Cpu>,
+    /// Places of what maps and unmaps need that cause no work, by
+    /// [`Action`](super::costs::Action), which has them first.
+    pub(super) plain: [u32; 2],
     pub(super) walkers: Walkers,
     pub(super) memory: Memory,
     /// Reads left, by walk (only with a limit on reads).
@@ -70,6 +74,9 @@ pub(crate) struct World<O> {
     /// Misses issued and not yet walked, by a hash of the page: 0 = a hit
     /// need not look for a pending walk.
     pub(super) pending: Box<[u16; PENDING]>,
+    /// What is fetched after misses that have not reached the walkers, by the
+    /// place of the miss's [`Walking`](super::ops::Walking).
+    pub(super) fetches: FxHashMap<u32, Vec<Fetching>>,
     /// Pages that are being fetched (page requests), and for how many.
     pub(super) paging: FxHashMap<u64, u32>,
     /// Requests that wait for such a page.
@@ -84,6 +91,10 @@ pub(crate) struct World<O> {
     /// Latest completion of anything.
     pub(super) end: Ps,
     pub(super) dma: DmaStats,
+    /// The latest hits, not yet in `dma`.
+    pub(super) hits: HitRun,
+    /// Lengths of the queues over time.
+    pub(super) queues: QueueSeries,
     pub(super) walk_latency: Latencies,
     /// By [`Action`](super::costs::Action).
     pub(super) action_latency: [Latencies; 5],
@@ -100,7 +111,7 @@ const PENDING: usize = 4096;
 impl<O: Observer> World<O> {
     pub fn new(config: &Config, observer: O) -> World<O> {
         let t = &config.time;
-        World {
+        let mut world = World {
             observer,
             open_loop: t.mode == LoopMode::OpenLoop,
             translated: config.nesting != Nesting::None,
@@ -112,12 +123,14 @@ impl<O: Observer> World<O> {
             times: DmaTimes::new(t),
             devices: Vec::new(),
             cpus: Vec::new(),
+            plain: [NONE; 2],
             walkers: Walkers::new(t.iommu.walkers, t.iommu.pending, t.iommu.coalescing),
             memory: Memory::new(&t.memory, t.iommu.walkers, config.seed),
             reads_left: Vec::new(),
             lock: Station::new(t.invalidation.queues, None),
             vmm: Station::new(t.vmm.locks, None),
             pending: Box::new([0; PENDING]),
+            fetches: FxHashMap::default(),
             paging: FxHashMap::default(),
             parked: Vec::new(),
             freed: Vec::new(),
@@ -128,6 +141,8 @@ impl<O: Observer> World<O> {
             measured_from: Ps::ZERO,
             end: Ps::ZERO,
             dma: DmaStats::default(),
+            hits: HitRun::default(),
+            queues: QueueSeries::starting(Ps::ZERO),
             walk_latency: Latencies::default(),
             action_latency: Default::default(),
             requests_in: 0,
@@ -136,7 +151,9 @@ impl<O: Observer> World<O> {
             cpu_ops_done: 0,
             stuck: 0,
             config: t.clone(),
-        }
+        };
+        world.put_plain();
+        world
     }
 
     #[inline]
@@ -147,10 +164,12 @@ impl<O: Observer> World<O> {
     /// The warm-up is over.
     pub(super) fn measure(&mut self) {
         self.measuring = true;
+        self.book_hits();
         let now = self.queue.now();
         self.measured_from = now;
         self.observer.measures(now);
         self.dma.restart(now);
+        self.queues = QueueSeries::starting(now);
         self.walk_latency.clear();
         self.action_latency.iter_mut().for_each(Latencies::clear);
         self.walkers.station_mut().usage.restart(now);
@@ -207,6 +226,9 @@ impl<O: Observer> World<O> {
     /// The next event; false if there is none.
     pub(super) fn step(&mut self) -> bool {
         let Some((now, event)) = self.queue.pop() else { return false };
+        if now >= self.queues.until() {
+            self.close_intervals(now);
+        }
         self.end = self.end.max(now);
         match event {
             Happens::Request(at) => self.request(at, now),
@@ -223,14 +245,35 @@ impl<O: Observer> World<O> {
         true
     }
 
+    /// Closes the intervals of the series that end by `now`.
+    #[cold]
+    fn close_intervals(&mut self, now: Ps) {
+        while self.queues.until() <= now {
+            let areas = self.queue_areas(self.queues.until());
+            self.queues.close(areas);
+        }
+    }
+
+    /// Areas under the lengths of the queues until `at`, before which nothing
+    /// changes any more.
+    pub(super) fn queue_areas(&mut self, at: Ps) -> Areas {
+        let area = |usage: &mut Usage| {
+            usage.queue.settle(at);
+            usage.queue.area()
+        };
+        let walkers = &mut self.walkers.station_mut().usage;
+        [area(walkers), area(&mut self.lock.usage), area(&mut self.vmm.usage)]
+    }
+
     /// Whoever was freed goes on.
     #[inline]
     pub(super) fn go_on(&mut self) {
         loop {
             while let Some(at) = self.freed.pop() {
-                self.ready.push(match &self.ops.get(at).body {
-                    Body::Dma(dma) => Actor::Device(dma.device),
-                    Body::Cpu(op) => Actor::Cpu(op.cpu),
+                let op = self.ops.get(at);
+                self.ready.push(match op.what.is_dma() {
+                    true => Actor::Device(op.who),
+                    false => Actor::Cpu(op.who),
                 });
             }
             match self.ready.pop() {
@@ -247,7 +290,7 @@ impl<O: Observer> World<O> {
         let looked_up = now + self.times.pwc_lookup;
         if self.memory.limit.is_none() || reads == 0 {
             let end = looked_up + self.memory.read_all(reads);
-            self.queue.schedule(end, Happens::WalkDone(walk));
+            self.queue.post(end, Happens::WalkDone(walk));
             return;
         }
         if self.reads_left.len() <= walk as usize {
@@ -255,7 +298,7 @@ impl<O: Observer> World<O> {
         }
         self.reads_left[walk as usize] = reads + 1;
         // The look-up is a step of the same kind, without memory.
-        self.queue.schedule(looked_up, Happens::ReadDone(walk));
+        self.queue.post(looked_up, Happens::ReadDone(walk));
     }
 
     /// A read of a walk ended (or its look-up): the next one, or the end.
@@ -265,7 +308,7 @@ impl<O: Observer> World<O> {
         let Some(limit) = &mut self.memory.limit else { return };
         if !first && let Some(next) = limit.depart(now) {
             let end = now + self.memory.read();
-            self.queue.schedule(end, Happens::ReadDone(next));
+            self.queue.post(end, Happens::ReadDone(next));
         }
         if self.reads_left[walk as usize] == 0 {
             return self.walk_done(walk, now);
@@ -273,7 +316,7 @@ impl<O: Observer> World<O> {
         let Some(limit) = &mut self.memory.limit else { return };
         if let Admission::Started(walk) = limit.arrive(now, walk) {
             let end = now + self.memory.read();
-            self.queue.schedule(end, Happens::ReadDone(walk));
+            self.queue.post(end, Happens::ReadDone(walk));
         }
     }
 

@@ -4,8 +4,7 @@ mod latencies;
 mod timeline;
 
 use super::costs::Action;
-use super::observe::{DmaDone, Got, Observer, Unobserved, WalkDone};
-use super::ops::CpuOp;
+use super::observe::{DmaDone, Got, Observer, OpDone, Unobserved, WalkDone};
 use super::walkers::Walked;
 use crate::events::{Chunk, Requester};
 use crate::results::records::{Records, Watch};
@@ -104,19 +103,19 @@ impl Observer for Recorder {
         }
     }
 
-    fn op_done(&mut self, at: u32, op: &CpuOp, done: Ps, measured: bool) {
-        let kind = match op.action {
+    fn op_done(&mut self, done: &OpDone<'_>) {
+        let kind = match done.op.action {
             Action::Sync => Some(2),
             Action::MapSync => Some(3),
             Action::Map => Some(4),
             Action::Unmap => Some(5),
             Action::Parent => None,
         };
-        if let (Some(l), Some(kind), true) = (&mut self.latencies, kind, measured) {
-            l.record(kind, done, done.since(op.start));
+        if let (Some(l), Some(kind), true) = (&mut self.latencies, kind, done.measured) {
+            l.record(kind, done.done, done.done.since(done.start));
         }
         if let Some(t) = &mut self.timeline {
-            t.op_done(at, op, done);
+            t.op_done(done);
         }
     }
 }

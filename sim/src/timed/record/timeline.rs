@@ -6,8 +6,8 @@ use crate::events::{Event, Flags, Kind, Requester, Scope};
 use crate::results::records::{Cause, DmaSpan, OpKind, OpSpan, Served, Timeline, WalkSpan, Window};
 use crate::time::Ps;
 use crate::timed::costs::Action;
-use crate::timed::observe::{DmaDone, Got, WalkDone};
-use crate::timed::ops::{CpuOp, NONE, WINDOW};
+use crate::timed::observe::{DmaDone, Got, OpDone, WalkDone};
+use crate::timed::ops::{NONE, WINDOW};
 use crate::timed::walkers::Walked;
 
 /// Most unmaps that are remembered until their invalidation; flush queues have
@@ -127,22 +127,22 @@ impl TimelineRecorder {
             NONE => (self.reading, [None; 2]),
             at => (self.flights[at as usize].cause, self.flights[at as usize].served),
         };
-        let start = d.dma.start;
+        let start = d.start;
         if !self.wants(cause.event, start, d.done) {
             return;
         }
-        let sent = start + d.dma.queued;
+        let sent = start + d.split.queueing;
         // A request that waited for a page was noted as looked up again later.
-        let looked_up = served[0].map_or(d.dma.looked_up, |s| s.came);
+        let looked_up = served[0].map_or(d.looked_up, |s| s.came);
         let device_looked_up = (sent + d.device_lookup).min(looked_up);
         let lookup = d.split.lookup.since(d.device_lookup);
         self.timeline.dmas.push(DmaSpan {
             cause,
-            device: d.dma.device,
+            device: d.device,
             class: d.class.name(),
-            hit: d.dma.walks == 0,
-            bytes: d.dma.bytes,
-            write: d.dma.write,
+            hit: !d.walks,
+            bytes: d.bytes,
+            write: d.write,
             start,
             sent,
             device_looked_up,
@@ -166,6 +166,15 @@ impl TimelineRecorder {
     }
 
     pub fn walk_served(&mut self, w: &Walked, now: Ps) {
+        if w.token == NONE {
+            // Fetched ahead: the event that is being read stands for it.
+            if let Some(walk) = self.ended.take()
+                && self.wants(walk.cause.event, walk.started, walk.ended)
+            {
+                self.timeline.walks.push(walk);
+            }
+            return;
+        }
         let flight = &mut self.flights[w.token as usize];
         let started = Ps(now.0.saturating_sub(w.walked.0));
         let came = Ps(started.0.saturating_sub(w.waited.0));
@@ -189,18 +198,19 @@ impl TimelineRecorder {
         }
     }
 
-    pub fn op_done(&mut self, at: u32, op: &CpuOp, done: Ps) {
+    pub fn op_done(&mut self, d: &OpDone<'_>) {
+        let OpDone { at, cpu, op, start, done, .. } = *d;
         let event = self.flights[at as usize].cause.event;
         // What takes no time is nothing that a guest without vIOMMU does.
-        if !self.wants(event, op.start, done) {
+        if !self.wants(event, start, done) {
             return;
         }
         let flight = &mut self.flights[at as usize];
-        let prepared = op.start + op.parts.own;
+        let prepared = start + op.parts.own;
         let enqueued = flight.locked.unwrap_or(prepared) + op.parts.enqueue;
         self.timeline.ops.push(OpSpan {
             cause: flight.cause,
-            cpu: op.cpu,
+            cpu,
             kind: match op.action {
                 Action::Map => OpKind::Map,
                 Action::Unmap => OpKind::Unmap,
@@ -208,7 +218,7 @@ impl TimelineRecorder {
                 Action::MapSync => OpKind::MapInvalidation,
                 Action::Parent => OpKind::ParentChange,
             },
-            start: op.start,
+            start,
             prepared,
             locked: flight.locked,
             enqueued,
