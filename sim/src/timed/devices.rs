@@ -72,7 +72,7 @@ pub(super) struct DmaTimes {
     /// PCIe and memory, by write and by device-TLB hit.
     pcie: [[Ps; 2]; 2],
     /// From the link to the IOMMU's answer, likewise.
-    to_answer: [[Ps; 2]; 2],
+    until_answer: [[Ps; 2]; 2],
 }
 
 impl DmaTimes {
@@ -97,7 +97,8 @@ impl DmaTimes {
             page_request: ps(t.ats.page_request_ns, true),
             lookups: [device_lookup + lookup, device_lookup],
             pcie: both.map(|write| [costs.transfer(write) + ats, costs.transfer(write)]),
-            to_answer: both.map(|write| [device_lookup + lookup + to_iommu(write), device_lookup]),
+            until_answer: both
+                .map(|write| [device_lookup + lookup + to_iommu(write), device_lookup]),
         }
     }
 
@@ -128,8 +129,8 @@ impl DmaTimes {
 
     /// From the link to the end of the look-up.
     #[inline]
-    fn to_answer(&self, write: bool, device_hit: bool) -> Ps {
-        self.to_answer[usize::from(write)][usize::from(device_hit)]
+    fn until_answer(&self, write: bool, device_hit: bool) -> Ps {
+        self.until_answer[usize::from(write)][usize::from(device_hit)]
     }
 }
 
@@ -209,7 +210,7 @@ impl<O: Observer> World<O> {
             return;
         }
         self.make_room();
-        let more = self.to_walk(walks);
+        let more = self.put_walks(walks);
         if !fetches.is_empty() {
             let page = |f: &Fetch| Key::new(Tag(r.space % Tag::LIMIT), PageSize::Size4K, f.addr);
             let fetch = |f: &Fetch| Fetching { page: page(f).bits(), reads: f.reads };
@@ -235,7 +236,7 @@ impl<O: Observer> World<O> {
 
     /// Puts down the walks that a request needs, if any.
     #[inline]
-    fn to_walk(&mut self, walks: &[Miss]) -> u32 {
+    fn put_walks(&mut self, walks: &[Miss]) -> u32 {
         let Some(last) = walks.last() else { return NONE };
         let count = walks.len().min(2) as u8;
         let mut walking = Walking { walks: count, fault: last.fault, ..Walking::default() };
@@ -397,7 +398,7 @@ impl<O: Observer> World<O> {
                 }
             };
             self.ops.get_mut(at).more = more;
-            let looked_up = issued.sent + self.times.to_answer(write, device_hit);
+            let looked_up = issued.sent + self.times.until_answer(write, device_hit);
             let walking = &mut self.ops.walking[more];
             walking.start = issued.start;
             walking.queued = issued.queued;

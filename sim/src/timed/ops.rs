@@ -66,7 +66,8 @@ impl What {
     /// device TLB.
     #[inline]
     pub fn dma(write: bool, device_hit: bool) -> What {
-        What(What::DMA | u8::from(write) * What::WRITE | u8::from(device_hit) * What::DEVICE_HIT)
+        let posted = u8::from(write) * What::WRITE;
+        What(What::DMA | posted | (u8::from(device_hit) * What::DEVICE_HIT))
     }
 
     /// A request of a device.
