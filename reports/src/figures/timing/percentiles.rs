@@ -1,5 +1,7 @@
 //! Percentiles of latencies.
 
+use std::f64::consts::LOG10_2;
+
 use ioasim_sim::results::timing::{LatencySummary, TimingResult};
 
 use super::Timed;
@@ -9,7 +11,7 @@ use crate::format::{factor, list, thousands};
 
 /// Percentiles: number of nines, name.
 const AT: [(f64, &str); 5] =
-    [(0.30103, "p50"), (1.0, "p90"), (2.0, "p99"), (3.0, "p99.9"), (4.0, "p99.99")];
+    [(LOG10_2, "p50"), (1.0, "p90"), (2.0, "p99"), (3.0, "p99.9"), (4.0, "p99.99")];
 
 fn values(l: &LatencySummary) -> [u64; 5] {
     [l.p50_ns, l.p90_ns, l.p99_ns, l.p99_9_ns, l.p99_99_ns]
