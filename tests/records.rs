@@ -22,8 +22,11 @@ const KINDS: [(&str, &str); 6] = [
     ("unmap", "unmap"),
 ];
 
-/// The log's histograms by tag, summed, and its entries' `(start, length)`.
-fn read_log(text: &str) -> (BTreeMap<String, Histogram<u64>>, Vec<(f64, f64)>) {
+/// Histograms by tag.
+type ByTag = BTreeMap<String, Histogram<u64>>;
+
+/// The log's histograms, summed, and its entries' `(start, length)`.
+fn read_log(text: &str) -> (ByTag, Vec<(f64, f64)>) {
     let (mut sums, mut times) = (BTreeMap::new(), Vec::new());
     for entry in IntervalLogIterator::new(text.as_bytes()) {
         let entry = match entry.unwrap_or_else(|e| panic!("{e:?} in\n{text}")) {

@@ -115,7 +115,7 @@ fn the_page_shows_where_time_goes_and_what_it_rests_on() {
         "A assumption",
         "set for this run",
         "assumptions (tag A)",
-        "is only the bound",
+        "the bound, not a choice",
         "limits throughput",
         "the books agree",
     ] {

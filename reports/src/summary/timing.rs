@@ -43,13 +43,15 @@ pub(super) fn how_long(timed: &[(&str, &TimingResult)]) -> Option<String> {
         && next.0 != slow.0
     {
         text += &format!(
-            " {} has no translation for the guest and is only the bound; of the others {} is \
-             fastest ({} ms).",
+            " {} gives the guest no IOMMU, so there is nothing to map: it is the bound, not a \
+             choice. Of the others {} is fastest ({} ms).",
             fast.0,
             next.0,
             ms(next.1.elapsed_ns),
         );
     }
+    text += " The order rests on the constants, some of which are assumptions: with others it may \
+             be another.";
     if timed.iter().all(|(_, t)| t.mode == "closed-loop") {
         text += " Pauses of the recording are left out: each event happens as soon as what it \
                  depends on is done, so these are the shortest times that the mappings allow.";
@@ -70,14 +72,52 @@ fn one(t: &TimingResult) -> String {
     let mut text = format!("A device access takes {} ns on average", rate(Some(l.mean_ns)));
     // Three significant digits: closer values are the same.
     if l.p99_ns as f64 <= l.p50_ns as f64 * 1.02 {
-        text += ", nearly always the same";
+        text += " and nearly always the same";
     } else {
-        text += &format!(", and one in a hundred takes {} ns or more", thousands(l.p99_ns));
+        text += &format!(", and one in a hundred {} ns or more", thousands(l.p99_ns));
     }
-    if let Some((part, share)) = largest_part(t) {
-        text += &format!("; most of it is {part} ({})", percent_sign(Some(share)));
+    let [queueing, lookup, waiting, walk, page_request, pcie] = parts(t);
+    let translation = lookup + waiting + walk + page_request;
+    text += &format!(
+        ". Of the average, {} ns are PCIe and memory, {} ns the device's own link and slots, and \
+         {} ns translation",
+        rate(Some(pcie)),
+        rate(Some(queueing)),
+        rate(Some(translation)),
+    );
+    let causes = [
+        ("look-ups", lookup),
+        ("waiting for a page-table walker", waiting),
+        ("page-table walks", walk),
+        ("page requests", page_request),
+    ];
+    let largest = causes.into_iter().max_by(|a, b| a.1.total_cmp(&b.1));
+    if let Some((what, ns)) = largest.filter(|l| l.1 > 0.0) {
+        text += &format!(", mainly {what} ({} ns)", rate(Some(ns)));
     }
     text + "." + &vcpus(t)
+}
+
+/// Mean parts of an access over all classes, in ns: queueing, look-up, waiting
+/// for a walker, walk, page request, PCIe.
+fn parts(t: &TimingResult) -> [f64; 6] {
+    let mut sums = [0.0; 6];
+    let mut count = 0.0;
+    for c in &t.classes {
+        let of_class = [
+            c.queueing_ns,
+            c.lookup_ns,
+            c.walk_queueing_ns,
+            c.walk_ns,
+            c.page_request_ns,
+            c.pcie_ns,
+        ];
+        count += c.count as f64;
+        for (sum, part) in sums.iter_mut().zip(of_class) {
+            *sum += part * c.count as f64;
+        }
+    }
+    sums.map(|sum| if count > 0.0 { sum / count } else { 0.0 })
 }
 
 /// What the guest's CPUs have to do with it.
@@ -118,32 +158,4 @@ fn vcpus(t: &TimingResult) -> String {
         );
     }
     text
-}
-
-/// The part of all accesses' time that is largest, and its share.
-fn largest_part(t: &TimingResult) -> Option<(&'static str, f64)> {
-    let mut sums = [
-        ("waiting for a free slot or the link", 0.0),
-        ("look-ups", 0.0),
-        ("waiting for a page-table walker", 0.0),
-        ("page-table walks", 0.0),
-        ("page requests", 0.0),
-        ("PCIe and memory, which no translation can save", 0.0),
-    ];
-    for c in &t.classes {
-        let parts = [
-            c.queueing_ns,
-            c.lookup_ns,
-            c.walk_queueing_ns,
-            c.walk_ns,
-            c.page_request_ns,
-            c.pcie_ns,
-        ];
-        for (sum, part) in sums.iter_mut().zip(parts) {
-            sum.1 += part * c.count as f64;
-        }
-    }
-    let all: f64 = sums.iter().map(|(_, s)| s).sum();
-    let largest = sums.into_iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
-    (all > 0.0).then(|| (largest.0, largest.1 / all))
 }

@@ -1,5 +1,7 @@
 //! Percentiles of latencies.
 
+use std::f64::consts::LOG10_2;
+
 use ioasim_sim::results::timing::{LatencySummary, TimingResult};
 
 use super::Timed;
@@ -9,7 +11,7 @@ use crate::format::{factor, list, thousands};
 
 /// Percentiles: number of nines, name.
 const AT: [(f64, &str); 5] =
-    [(0.30103, "p50"), (1.0, "p90"), (2.0, "p99"), (3.0, "p99.9"), (4.0, "p99.99")];
+    [(LOG10_2, "p50"), (1.0, "p90"), (2.0, "p99"), (3.0, "p99.9"), (4.0, "p99.99")];
 
 fn values(l: &LatencySummary) -> [u64; 5] {
     [l.p50_ns, l.p90_ns, l.p99_ns, l.p99_9_ns, l.p99_99_ns]
@@ -44,6 +46,13 @@ fn unit(ns: f64) -> String {
     }
 }
 
+/// True of invalidations that only a few unmaps cause: their distribution says
+/// nothing about unmapping (shadows that are kept by calls).
+fn is_rare(t: &TimingResult, of: fn(&TimingResult) -> &LatencySummary) -> bool {
+    let l = of(t);
+    std::ptr::eq(l, &t.latency.invalidation) && l.count.saturating_mul(10) < t.latency.unmap.count
+}
+
 fn figure(
     runs: &[Timed<'_>],
     id: &'static str,
@@ -53,12 +62,13 @@ fn figure(
 ) -> Result<Option<Figure>> {
     let some: Vec<&Timed<'_>> =
         runs.iter().filter(|r| of(r.t).count > 0 && values(of(r.t))[4] > 0).collect();
-    if some.is_empty() {
+    let (drawn, rare): (Vec<_>, Vec<_>) = some.iter().copied().partition(|r| !is_rare(r.t, of));
+    if drawn.is_empty() {
         return Ok(None);
     }
     // Equal curves are drawn once, under all their names.
     let mut groups: Vec<(Vec<&str>, &Timed<'_>)> = Vec::new();
-    for r in &some {
+    for r in &drawn {
         match groups.iter_mut().find(|(_, first)| values(of(first.t)) == values(of(r.t))) {
             Some((names, _)) => names.push(r.name),
             None => groups.push((vec![r.name], r)),
@@ -101,10 +111,14 @@ fn figure(
     if !same.is_empty() {
         note.push_str(&format!(" {}.", same.join("; ")));
     }
+    if !rare.is_empty() {
+        let names: Vec<&str> = rare.iter().map(|r| r.name).collect();
+        note.push_str(&format!(" Not drawn, as their unmaps need few of them: {}.", list(&names)));
+    }
     Ok(Some(Figure {
         id,
         title: format!("Latency of {plural} by percentile"),
-        caption: caption(&some, one, of),
+        caption: caption(&drawn, one, of),
         note,
         wide: curves.svg(Size::Wide)?,
         narrow: curves.svg(Size::Narrow)?,

@@ -104,8 +104,8 @@ pub(super) fn figure(runs: &[Timed<'_>]) -> Result<Option<Figure>> {
         title: "Use of resources, % of the run's time".into(),
         caption: caption(runs),
         note: "At the end of a bar: use in %, and where there is a queue the mean / the largest \
-               number that wait in it. A vCPU waits with its lock held, so a queue of vCPUs is \
-               never longer than their number."
+               number that wait in it: vCPUs for the invalidation queue and the VMM, accesses for \
+               the walkers."
             .into(),
         wide: figure.svg(Size::Wide)?,
         narrow: figure.svg(Size::Narrow)?,

@@ -97,7 +97,7 @@ fn svg(strips: &[[Strip<'_>; 2]], size: Size) -> Result<String> {
     let columns = if wide { 2 } else { 1 };
     let (gap, width) = (36, size.width());
     let strip_width = (width - (columns - 1) * gap) / columns;
-    let cell = line + STRIP;
+    let cell = line + STRIP + 6;
     let block = line + (2 / columns) * cell + line + 12;
     let height = block * strips.len() as i32;
     draw(ID, (width, height), text, |c| {
@@ -152,7 +152,7 @@ fn paint(c: &Canvas<'_>, frame: Frame, strip: &Strip<'_>) -> Result<()> {
             // A step, so that a lone interval is seen, too.
             Some(v) => piece.extend([(i as f64, v), (i as f64 + 1.0, v)]),
             None if piece.is_empty() => {}
-            None => c.curve(&mut chart, std::mem::take(&mut piece), Role::Axis)?,
+            None => c.curve(&mut chart, std::mem::take(&mut piece), Role::Quiet)?,
         }
     }
     Ok(())
