@@ -72,7 +72,7 @@ fn descriptors_tell_domains() {
 /// cut.
 #[test]
 fn what_the_tools_print() {
-    for name in ["trace-cmd-report.txt"] {
+    for name in ["trace-cmd-report.txt", "perf-script.txt"] {
         let text = fixture(name);
         let (report, sink) = import(&text);
         assert_eq!(report.count("lines_damaged"), 0, "{name}");
