@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use import_common::fixture;
 use ioasim_events::{Event, Flags, Kind};
-use ioasim_traces::import::{ImportReport, MemoryLines, MemorySink, Options, kernel_trace};
+use ioasim_traces::import::{
+    ImportReport, Inputs, MemoryLines, MemorySink, Options, import_to_file, kernel_trace,
+};
 use proptest::prelude::*;
 
 fn import(text: &[u8]) -> (ImportReport, MemorySink) {
@@ -217,4 +219,31 @@ fn refused_and_damaged() {
         let open = || Ok(MemoryLines::new("kernel", &text[..cut]));
         let _ = kernel_trace(open, &mut MemorySink::default(), &mut Options::default());
     }
+}
+
+/// perf's own file, read through the installed perf.
+#[test]
+fn a_recording_of_perf() {
+    let installed = std::process::Command::new("perf").arg("--version").output();
+    if !installed.is_ok_and(|o| o.status.success()) {
+        println!("skipped: perf is not installed");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (file, out) = (dir.path().join("recording"), dir.path().join("t.parquet"));
+    std::fs::write(&file, fixture("vtd.perf.data")).unwrap();
+    let inputs = Inputs::Log { log: file.clone(), guest_ftrace: None };
+    let (report, summary) = import_to_file(&inputs, &out, &mut Options::default()).unwrap();
+    assert_eq!(report.importer, "linux-ftrace");
+    // What `perf script | grep -c` counts.
+    let counted = ["maps", "unmaps", "invalidations"].map(|name| report.count(name));
+    assert_eq!(counted, [1133; 3]);
+    assert_eq!(summary.events, 3 * 1133);
+    assert_eq!(summary.meta.sources[0].bytes, std::fs::metadata(&file).unwrap().len());
+    // Cut, perf refuses it, or prints what is left; nothing half-written stays.
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &whole[..64]).unwrap();
+    let gone = dir.path().join("gone.parquet");
+    assert!(import_to_file(&inputs, &gone, &mut Options::default()).is_err());
+    assert!(!gone.exists());
 }

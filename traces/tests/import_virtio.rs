@@ -107,7 +107,7 @@ proptest! {
                     .map(|((_, p), _)| *p)
                     .collect()
             };
-            let (start, last) = (page << 12, (page + pages << 12) - 1);
+            let (start, last) = (page << 12, ((page + pages) << 12) - 1);
             match what {
                 0 => {
                     line(format!("map domain={domain} virt_start={start:#x} virt_end={last:#x} phys_start={:#x} flags=3", out << 12));
@@ -122,7 +122,7 @@ proptest! {
                     let whole = hit.iter().all(|p| *p >= page && p + model[&(domain, *p)].0 <= page + pages);
                     for p in hit.into_iter().filter(|_| whole) {
                         let (n, _) = model.remove(&(domain, p)).unwrap();
-                        let (start, last) = (p << 12, (p + n << 12) - 1);
+                        let (start, last) = (p << 12, ((p + n) << 12) - 1);
                         line(format!("unmap_done domain={domain} virt_start={start:#x} virt_end={last:#x}"));
                         unmaps += 1;
                     }
@@ -133,7 +133,7 @@ proptest! {
                     line(format!("translate mr=region-{sid} rid={sid} addr={addr:#x} flag=1"));
                     match overlaps(&model, page, 1).first() {
                         Some(p) => {
-                            let to = (model[&(domain, *p)].1 + page - p) << 12 | out & 0xfff;
+                            let to = ((model[&(domain, *p)].1 + page - p) << 12) | (out & 0xfff);
                             line(format!("translate_out {addr:#x} -> {to:#x} for sid={sid}"));
                             accesses += 1;
                         }
