@@ -178,10 +178,11 @@ All levels:  ioasim trace import --host H --guest-ftrace G --vmm V --hypervisor-
 Joining the guest's ftrace adds its map and unmap calls; without it mappings are
 learned from DMA outputs and invalidations. docs/importing.md explains both.")]
 pub struct Import {
-    /// QEMU `log` backend output with vtd_* events; or JSON lines, CSV, oracleGeneral, HyperSIO.
+    /// QEMU `log` backend output (vtd_*, amdvi_*, smmu*, virtio_iommu_*); a kernel's trace alone (ftrace,
+    /// trace-cmd, perf); or JSON lines, CSV, oracleGeneral, HyperSIO.
     #[arg(required_unless_present = "host", conflicts_with = "host")]
     pub log: Option<PathBuf>,
-    /// The guest's ftrace text: iommu:map, iommu:unmap, intel_iommu:qi_submit.
+    /// The guest's ftrace (text, trace.dat, perf.data): iommu:map, iommu:unmap, intel_iommu:qi_submit.
     #[arg(long, value_name = "FILE")]
     pub guest_ftrace: Option<PathBuf>,
     /// Bundle: log of the QEMU that emulates the physical IOMMU.

@@ -80,7 +80,8 @@ find_ioasim
 
 # 2. The kernel of both guests and their programs, unpacked.
 private_apt amd64
-fetch_kernel "$work/kernel" "$(kernel_package amd64 "$series")"
+package=$(kernel_package amd64 "$series")
+fetch_kernel "$work/kernel" "$package"
 packages=(busybox-static)
 [[ $workload == dd ]] || packages+=("$workload")
 unpack_programs "$work/programs" "${packages[@]}"

@@ -117,7 +117,8 @@ find_ioasim
 # 2. The guest's kernel and programs, unpacked.
 private_apt "$arch"
 [[ -n $series ]] || series=$([[ $iommu == virtio ]] && echo 6.12 || echo 6.1)
-fetch_kernel "$work/kernel" "$(kernel_package "$arch" "$series")"
+package=$(kernel_package "$arch" "$series")
+fetch_kernel "$work/kernel" "$package"
 case $iommu in
 vtd) option=INTEL_IOMMU ;;
 amdvi) option=AMD_IOMMU ;;
@@ -149,11 +150,7 @@ for program in fio iperf3 trace-cmd; do
     [[ " ${packages[*]} " == *" $program "* ]] || continue
     add_program "$root" "$work/programs" "/usr/bin/$program"
 done
-if [[ $collect == perf ]]; then
-    # /usr/bin/perf is a script that looks for the kernel's version.
-    add_program "$root" "$work/programs" "$(cd "$work/programs" && find usr/bin -name 'perf_*' | head -n 1 | sed 's,^,/,')"
-    ln -s "$(basename "$root"/usr/bin/perf_*)" "$root/usr/bin/perf"
-fi
+[[ $collect != perf ]] || add_program "$root" "$work/programs" /usr/bin/perf
 
 # 4. The machine.
 port=$((20000 + RANDOM % 20000))

@@ -8,6 +8,7 @@
 
 mod bytes;
 mod lines;
+mod printer;
 mod unpack;
 
 use std::fs::File;

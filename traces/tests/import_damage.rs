@@ -159,7 +159,7 @@ fn files_in_the_wrong_role_are_named() {
     let out = scratch("wrong.parquet");
     let run =
         |inputs| import_to_file(&inputs, &out, &mut Options::default()).unwrap_err().to_string();
-    let text = run(Inputs::Log { log: ftrace.clone(), guest_ftrace: None });
+    let text = run(Inputs::Log { log: ftrace.clone(), guest_ftrace: Some(ftrace.clone()) });
     assert!(text.contains("this is an ftrace text"), "{text}");
     let text = run(Inputs::Log { log: log.clone(), guest_ftrace: Some(log.clone()) });
     assert!(text.contains("this is a QEMU log, but it was given as --guest-ftrace"), "{text}");

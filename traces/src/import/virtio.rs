@@ -254,6 +254,7 @@ impl<L: LineSource, S: EventSink> Import<L, S> {
                 self.write(time, e)?;
             }
             Virtio::Unmap { domain, start, last } => {
+                self.end_request()?;
                 self.request = Some((tid, Request { domain, start, last, time, done: false }));
             }
             Virtio::UnmapDone { domain, start, last } => {

@@ -42,6 +42,8 @@ const LONGEST_DELAY_NS: i64 = 1_000_000_000;
 const LEAST_ALONE: usize = 256;
 /// ... if half of their differences are no further apart than this, 500 ms, ...
 const SPREAD_NS: i64 = 500_000_000;
+/// and than one part in this many of the time that the causes last, ...
+const SPAN_SHARE: i64 = 8;
 /// ... and there one part in this many lies within 1 ms.
 const EDGE_SHARE: usize = 100;
 const EDGE_NS: i64 = 1_000_000;
@@ -307,7 +309,11 @@ impl Votes {
             .iter()
             .find_map(|most| elect(&votes(&places, *most)))
             .map(|offset| (offset, DELAY_NS))
-            .or_else(|| edge(&votes(&places, 1)));
+            .or_else(|| {
+                let times = self.second.iter().take(SEARCH_SECOND).map(|t| t.time);
+                let (first, last) = (times.clone().min()?, times.max()?);
+                edge(&votes(&places, 1), last.saturating_sub(first))
+            });
         let Some((offset, delay)) = found else { return false };
         self.delay = delay;
         self.epoch += 1;
@@ -436,14 +442,18 @@ fn onset(delays: &[i64]) -> Option<i64> {
 /// ring of receive buffers gives its pages to the device long before they are
 /// used (the first ones seconds), so delays have no peak; but none is negative,
 /// and some are short.
-fn edge(differences: &[i64]) -> Option<(i64, i64)> {
+///
+/// Causes that last `span` ns and have nothing to do with the effects give
+/// differences all over twice that.
+fn edge(differences: &[i64], span: i64) -> Option<(i64, i64)> {
     if differences.len() < LEAST_ALONE {
         return None;
     }
+    let spread = SPREAD_NS.min(span / SPAN_SHARE);
     let mut end = 0;
     let (start, n) = (0..differences.len())
         .map(|start| {
-            let last = differences[start].saturating_add(SPREAD_NS);
+            let last = differences[start].saturating_add(spread);
             end += differences[end..].iter().take_while(|d| **d <= last).count();
             (start, end - start)
         })

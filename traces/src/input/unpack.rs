@@ -11,6 +11,7 @@ use liblzma::read::XzDecoder;
 use liblzma::stream::{CONCATENATED, Stream};
 use sha2::{Digest as _, Sha256};
 
+use super::printer::{Printer, Tool};
 use crate::{Error, Result};
 
 /// Bytes of the compressed file read at once.
@@ -53,6 +54,8 @@ type Raw = Hashed<io::Chain<Cursor<Vec<u8>>, File>>;
 
 enum Format {
     Plain(Raw),
+    /// What a program prints of the file; the file itself for its digest.
+    Printed(Box<Printer>, Raw),
     Zstd(Box<zstd::stream::read::Decoder<'static, BufReader<Raw>>>),
     Gzip(Box<MultiGzDecoder<BufReader<Raw>>>),
     Xz(Box<XzDecoder<BufReader<Raw>>>),
@@ -69,8 +72,8 @@ pub(super) struct Unpacker {
 
 impl Unpacker {
     pub fn new(path: &Path, mut file: File, read: Arc<AtomicU64>) -> Result<Unpacker> {
-        let mut magic = Vec::with_capacity(6);
-        file.by_ref().take(6).read_to_end(&mut magic).map_err(|e| Error::io("read", path, e))?;
+        let mut magic = Vec::with_capacity(10);
+        file.by_ref().take(10).read_to_end(&mut magic).map_err(|e| Error::io("read", path, e))?;
         if magic.starts_with(b"PAR1") {
             return Err(Error::NotText {
                 path: path.to_owned(),
@@ -91,12 +94,15 @@ impl Unpacker {
                 Format::Zstd(Box::new(decoder))
             }
             [0x1f, 0x8b, ..] => Format::Gzip(Box::new(MultiGzDecoder::new(buffered(raw)))),
-            [0xfd, b'7', b'z', b'X', b'Z', 0] => {
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
                 let stream = Stream::new_stream_decoder(XZ_MEMORY_BYTES, CONCATENATED)
                     .map_err(|e| starting(e.into()))?;
                 Format::Xz(Box::new(XzDecoder::new_stream(buffered(raw), stream)))
             }
-            _ => Format::Plain(raw),
+            _ => match Tool::of(&magic) {
+                Some(tool) => Format::Printed(Box::new(Printer::start(tool, path)?), raw),
+                None => Format::Plain(raw),
+            },
         };
         Ok(Unpacker { path: path.to_owned(), format, text_bytes: 0, pending: None })
     }
@@ -108,6 +114,7 @@ impl Unpacker {
         }
         let reader: &mut dyn Read = match &mut self.format {
             Format::Plain(r) => r,
+            Format::Printed(r, _) => &mut **r,
             Format::Zstd(r) => r,
             Format::Gzip(r) => r,
             Format::Xz(r) => r,
@@ -134,7 +141,7 @@ impl Unpacker {
     pub fn digest(self) -> Result<Digest> {
         let path = self.path;
         let mut raw = match self.format {
-            Format::Plain(raw) => raw,
+            Format::Plain(raw) | Format::Printed(_, raw) => raw,
             Format::Zstd(r) => r.finish().into_inner(),
             Format::Gzip(r) => r.into_inner().into_inner(),
             Format::Xz(r) => r.into_inner().into_inner(),
@@ -148,7 +155,9 @@ impl Unpacker {
 
     fn failed(&self, error: io::Error) -> Error {
         let (format, check) = match self.format {
-            Format::Plain(_) => return Error::io("read", &self.path, error),
+            Format::Plain(_) | Format::Printed(..) => {
+                return Error::io("read", &self.path, error);
+            }
             Format::Zstd(_) => ("zstd", "zstd -t"),
             Format::Gzip(_) => ("gzip", "gzip -t"),
             Format::Xz(_) => ("xz", "xz -t"),

@@ -310,7 +310,7 @@ impl<L: LineSource, S: EventSink> Plain<L, S> {
             return self.sink.push_marker(&event, &text);
         }
         let page = event.addr >> 12;
-        let pages = (event.addr + (event.size - 1) >> 12) - page + 1;
+        let pages = ((event.addr + (event.size - 1)) >> 12) - page + 1;
         let map = event.kind == Kind::Map;
         if event.domain == DomainId::NONE {
             event.domain = DomainId(self.fitting(page, pages, map));

@@ -59,8 +59,8 @@ proptest! {
     #[test]
     fn a_ring_of_buffers(
         offset in -1_000_000_000_000i64..1_000_000_000_000,
-        ring in 20_000_000..80_000_000i64,
-        events in proptest::collection::vec((0..20u8, 0.0..1.0f64, 10_000..90_000i64), 2500..3000),
+        ring in 60_000_000..80_000_000i64,
+        events in proptest::collection::vec((0..20u8, 0.0..1.0f64, 200_000..1_800_000i64), 2500..3000),
     ) {
         let events: Vec<_> = events
             .iter()
