@@ -123,7 +123,7 @@ impl DmaTimes {
     /// PCIe and memory after the translation.
     #[inline]
     fn after(&self, write: bool, device_hit: bool) -> Ps {
-        let before = self.to_answer(write, device_hit).since(self.lookups(device_hit));
+        let before = self.until_answer(write, device_hit).since(self.lookups(device_hit));
         self.pcie(write, device_hit).since(before)
     }
 
@@ -282,7 +282,7 @@ impl<O: Observer> World<O> {
             write,
             walks: false,
             start: issued.start,
-            looked_up: issued.sent + self.times.to_answer(write, device_hit),
+            looked_up: issued.sent + self.times.until_answer(write, device_hit),
             class: if device_hit { Class::DeviceTlbHit } else { Class::Hit },
             split: &Split {
                 queueing,
