@@ -79,6 +79,10 @@ fn timing(times: u64, vcpus: u64) -> TimingResult {
             interval_ns: 1000,
             requests: vec![5, 0, 7, 9],
             latency_mean_ns: vec![600.0, 0.0, 610.0, 590.0],
+            gbps: vec![160.0, 0.0, 230.0, 290.0],
+            walker_queue_mean: vec![0.5, 0.0, 1.5, 0.0],
+            invalidation_queue_mean: vec![0.0; 4],
+            vmm_queue_mean: vec![2.0, 1.0, 0.0, 0.0],
         },
         ..TimingResult::default()
     }
@@ -170,6 +174,9 @@ fn odd_numbers_do_not_break_the_page() {
                 interval_ns: 0,
                 requests: vec![u64::MAX, u64::MAX],
                 latency_mean_ns: vec![f64::MAX],
+                gbps: vec![f64::MAX],
+                walker_queue_mean: vec![f64::MAX],
+                ..TimingSeries::default()
             },
             elapsed_ns: u64::MAX,
             gbps: f64::MAX,

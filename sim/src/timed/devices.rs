@@ -295,11 +295,9 @@ impl<O: Observer> World<O> {
             done,
             measured,
         });
-        if measured {
-            if !self.hits.takes(&hit, done) {
-                self.book_hits();
-                self.hits = self.dma.run_of(hit, total, done);
-            }
+        if measured && !self.hits.takes(&hit, done) {
+            self.book_hits();
+            self.hits = self.dma.run_of(hit, total, done);
         }
         done
     }
