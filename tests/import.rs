@@ -89,8 +89,9 @@ fn damaged_lines_are_counted_shown_and_limited() {
 #[test]
 fn what_is_no_vtd_log_is_refused() {
     let dir = Scratch::new();
-    let ftrace = "  kworker/u4:2-32 [000] .....    12.700956: map: IOMMU: iova=0x00000000fffff000 - \
-                  0x0000000100000000 paddr=0x0000000107590000 size=4096\n";
+    // A kernel's trace, but nothing about DMA in it.
+    let ftrace = "  kworker/u4:2-32 [000] d..2.    12.700956: sched_wakeup: comm=fio pid=77 prio=120 \
+                  target_cpu=001\n";
     dir.write("empty.log", "");
     dir.write("prose.log", "It was a dark and stormy night.\n");
     dir.write("ftrace.txt", ftrace);

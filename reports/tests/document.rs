@@ -97,6 +97,7 @@ fn the_schema_names_exactly_the_written_keys() {
     assert_eq!(
         optional,
         [
+            "$.runs.counters.iotlb.prefetch",
             "$.runs.exposure",
             "$.runs.verify",
             "$.runs.verify.walk_read_mismatches",
