@@ -98,7 +98,12 @@ proptest! {
         }
         // Mappings by domain and first page: pages and output.
         let mut model: BTreeMap<(u32, u64), (u64, u64)> = BTreeMap::new();
-        let (mut maps, mut unmaps, mut accesses) = (0, 0, 0);
+        // Before the first `unmap_done` a log looks like that of a QEMU that
+        // never prints them, and what a request removes is inferred.
+        line("map domain=9 virt_start=0x0 virt_end=0xfff phys_start=0x0 flags=3".into());
+        line("unmap domain=9 virt_start=0x0 virt_end=0xfff".into());
+        line("unmap_done domain=9 virt_start=0x0 virt_end=0xfff".into());
+        let (mut maps, mut unmaps, mut accesses) = (1, 1, 0);
         for (what, endpoint, page, pages, out) in steps {
             let domain = endpoint + 1;
             let overlaps = |m: &BTreeMap<(u32, u64), (u64, u64)>, page: u64, pages: u64| -> Vec<u64> {
@@ -142,14 +147,10 @@ proptest! {
                 }
             }
         }
-        // The first unmap of a log that never names a mapping stands for them.
-        prop_assume!(unmaps > 0);
         let (report, sink) = import(text.as_bytes());
         prop_assert_eq!(report.count("maps"), maps);
-        prop_assert_eq!(replay(&sink).0, accesses);
-        if report.count("unmaps") == unmaps {
-            prop_assert_eq!(replay(&sink).1, 0);
-        }
+        prop_assert_eq!(report.count("unmaps"), unmaps);
+        prop_assert_eq!(replay(&sink), (accesses, 0));
     }
 }
 
