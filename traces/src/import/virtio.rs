@@ -126,8 +126,7 @@ impl<L: LineSource, S: EventSink> Import<L, S> {
     }
 
     fn run(&mut self, options: &mut Options<'_>) -> Result<()> {
-        loop {
-            let Some(line) = self.lines.next_line()? else { break };
+        while let Some(line) = self.lines.next_line()? {
             self.counts.lines += 1;
             let number = line.number;
             let (stamp, parsed) = if line.truncated {

@@ -91,8 +91,7 @@ impl<L: LineSource, S: EventSink> Plain<L, S> {
     }
 
     pub(super) fn run(&mut self, options: &mut Options<'_>) -> Result<()> {
-        loop {
-            let Some(line) = self.lines.next_line()? else { break };
+        while let Some(line) = self.lines.next_line()? {
             self.counts.lines += 1;
             let number = line.number;
             let parsed = if line.truncated {
