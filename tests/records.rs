@@ -137,7 +137,7 @@ fn timelines_are_closed_nested_and_their_flows_resolved() {
     let dir = Scratch::new();
     let timed = ["--set", "time.enabled=true"];
     for preset in ioasim_sim::config::preset_names() {
-        for window in ["0us..300us", "100us..101us", "3000..4500"] {
+        for window in ["0us..300us", "100us..140us", "3000..4500"] {
             let args = [&["-c", preset, "--window", window], &timed[..]].concat();
             timeline(&dir, &args);
         }
@@ -206,16 +206,15 @@ fn resource<'a>(timing: &'a Value, name: &str) -> &'a Value {
 #[test]
 fn damaged_timelines_are_found() {
     let dir = Scratch::new();
-    let (bytes, _) = timeline(&dir, &["-c", "intel-vtd", "--window", "0us..50us"]);
+    let (bytes, _) = timeline(&dir, &["-c", "intel-vtd", "--window", "0us..100us"]);
     let packets = perfetto::packets(&bytes);
     let faults: Vec<String> = (0..packets.len())
-        .step_by(7)
         .filter_map(|i| {
             let without = [&packets[..i], &packets[i + 1..]].concat();
             perfetto::check(&without.concat()).err()
         })
         .collect();
-    for what in ["undescribed track", "stays open", "never began", "one end"] {
+    for what in ["undescribed track", "stays open", "never began", "with its last end"] {
         assert!(faults.iter().any(|f| f.contains(what)), "no fault {what:?} was found");
     }
 }
