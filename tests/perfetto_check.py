@@ -22,6 +22,7 @@ Exit code 0 and a line of counts per file, or 1 and the first fault.
 import collections
 import sys
 
+from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
 
@@ -129,7 +130,7 @@ def main():
     for path in sys.argv[1:]:
         try:
             counts = check(path)
-        except Fault as fault:
+        except (Fault, OSError, DecodeError) as fault:
             print(f"{path}: {fault}", file=sys.stderr)
             return 1
         print(path + ": " + ", ".join(f"{n} {what}" for what, n in sorted(counts.items())))
