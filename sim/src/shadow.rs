@@ -400,11 +400,10 @@ impl Shadow {
     ///
     /// The caller drops `[iova, iova + len)` from the hardware's caches.
     pub fn mend(&mut self, below: &dyn Below, iova: u64, gpa: u64, len: u64, perm: Perm) -> u64 {
+        let removed = self.mend_gone(iova, len);
         let before = self.table.leaves();
-        self.erase(iova, len);
-        let between = self.table.leaves();
         self.compose(below, iova, gpa, len, perm);
-        before.abs_diff(between) + self.table.leaves().abs_diff(between)
+        removed + self.table.leaves().abs_diff(before)
     }
 
     /// [`Shadow::mend`] where the level below has nothing left that the span

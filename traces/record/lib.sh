@@ -4,6 +4,9 @@
 # Sourced; the caller sets -euo pipefail, `here` (this folder), `output` (the trace to write) and `cache`
 # (a folder that keeps downloads from run to run, or nothing).
 
+# What QEMU's VT-d is to log of a device's accesses.
+vtd_events=('vtd_inv_desc*' 'vtd_iotlb_*' 'vtd_dmar_*' vtd_translate_pt vtd_switch_address_space vtd_context_cache_reset)
+
 # Kernel parameters of all guests. What only costs time under emulation is off.
 quick='panic=-1 quiet nowatchdog audit=0 mitigations=off random.trust_cpu=on'
 
@@ -25,6 +28,28 @@ cannot() {
 usage() {
     say "${0##*/}: $*; see ${0##*/} --help"
     exit 2
+}
+
+# need_value ARGUMENT...: an option's value follows it.
+need_value() {
+    [[ $# -ge 2 ]] || usage "$1 needs a value"
+}
+
+# common_option NAME VALUE: sets what an option that all scripts have stands for.
+common_option() {
+    case $1 in
+    -o) output=$2 ;;
+    --workload) workload=$2 ;;
+    --fio) fio_options=$2 ;;
+    --iperf3) iperf3_options=$2 ;;
+    --seconds) seconds=$2 ;;
+    --kernel) series=$2 ;;
+    --accel) accel=$2 ;;
+    --memory) memory=$2 ;;
+    --limit) limit=$2 ;;
+    --cache) cache=$2 ;;
+    --ioasim) ioasim=$2 ;;
+    esac
 }
 
 # need_number NAME VALUE
@@ -63,8 +88,8 @@ install_tools() {
     local want=() package program
     for package in "$@" cpio kmod zstd binutils xz-utils; do
         case $package in
-        qemu-system-x86) program=qemu-system-x86_64 ;;
-        qemu-system-arm) program=qemu-system-aarch64 ;;
+        qemu-system-x86) program='qemu-system-x86_64' ;;
+        qemu-system-arm) program='qemu-system-aarch64' ;;
         kmod) program=depmod ;;
         binutils) program=readelf ;;
         xz-utils) program=xz ;;
@@ -226,6 +251,12 @@ write_settings() {
     cat >"$1/settings"
 }
 
+# add_init ROOT FILE: the program that an initramfs starts.
+add_init() {
+    cp "$here/$2" "$1/init"
+    chmod +x "$1/init"
+}
+
 # serve_iperf3 PORT: the other end of iperf3, on the loopback, which user-mode networking reaches.
 serve_iperf3() {
     iperf3 -s -p "$1" -B 127.0.0.1 >"$work/iperf3.log" 2>&1 &
@@ -259,6 +290,27 @@ INIT
     grep -q "a guest runs" "$work/kvm.log"
 }
 
+# x86_machine TREE: sets `qemu`, the beginning of an x86 machine's command line, and `accel` if it is
+# auto. TREE has busybox.
+x86_machine() {
+    if [[ $accel == auto ]]; then
+        accel=tcg
+        kvm_works "$1" && accel=kvm
+    fi
+    case $accel in
+    kvm) qemu=(qemu-system-x86_64 -accel kvm -cpu host) ;;
+    tcg) qemu=(qemu-system-x86_64 -accel 'tcg,thread=multi' -cpu max) ;;
+    esac
+    qemu+=(-machine 'q35,kernel-irqchip=split')
+}
+
+# trace_options EVENT...: sets `trace`, QEMU's options that trace these.
+trace_options() {
+    local event
+    trace=()
+    for event in "$@"; do trace+=(-trace "$event"); done
+}
+
 # run_machine NAME SECONDS QEMU...: runs a machine to its end, its console in $work/NAME.console.
 run_machine() {
     local name=$1 limit=$2 status=0 console=$work/$1.console
@@ -274,6 +326,12 @@ run_machine() {
         [[ $status == 124 ]] && cannot "the guest did not end within $limit s; give more with --limit"
         fail "the guest ended without its recording (QEMU's status $status)"
     fi
+}
+
+# unpack_recording: what the guest wrote to the recording's disk, into $work/out.
+unpack_recording() {
+    mkdir "$work/out"
+    tar -xf "$work/recording.disk" -C "$work/out"
 }
 
 # find_ioasim: sets `ioasim`, built here unless given.

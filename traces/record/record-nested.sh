@@ -45,22 +45,10 @@ while [[ $# -gt 0 ]]; do
         exit
         ;;
     -o | --workload | --fio | --iperf3 | --seconds | --kernel | --accel | --memory | --limit | --cache | --ioasim)
-        [[ $# -ge 2 ]] || usage "$1 needs a value"
+        need_value "$@"
+        common_option "$1" "$2"
         ;;
     *) usage "unknown option '$1'" ;;
-    esac
-    case $1 in
-    -o) output=$2 ;;
-    --workload) workload=$2 ;;
-    --fio) fio_options=$2 ;;
-    --iperf3) iperf3_options=$2 ;;
-    --seconds) seconds=$2 ;;
-    --kernel) series=$2 ;;
-    --accel) accel=$2 ;;
-    --memory) memory=$2 ;;
-    --limit) limit=$2 ;;
-    --cache) cache=$2 ;;
-    --ioasim) ioasim=$2 ;;
     esac
     shift 2
 done
@@ -102,8 +90,7 @@ iperf3)
 esac
 inner=$work/inner
 base_root "$inner" "$work/programs"
-cp "$here/guest-init" "$inner/init"
-chmod +x "$inner/init"
+add_init "$inner" guest-init
 add_modules "$inner" "$work/kernel" virtio_pci virtio_blk "$driver"
 [[ $workload == dd ]] || add_program "$inner" "$work/programs" "/usr/bin/$workload"
 write_settings "$inner" <<SETTINGS
@@ -121,8 +108,7 @@ SETTINGS
 # 4. The outer guest's: with QEMU, its firmware, and the inner guest.
 root=$work/root
 base_root "$root" "$work/programs"
-cp "$here/nested-init" "$root/init"
-chmod +x "$root/init"
+add_init "$root" nested-init
 add_modules "$root" "$work/kernel" virtio_pci virtio_blk vfio_pci vfio_iommu_type1
 add_program "$root" "" /usr/bin/qemu-system-x86_64
 # Debian's QEMU loads its translator as a module.
@@ -136,11 +122,8 @@ for name in bios-256k.bin kvmvapic.bin linuxboot_dma.bin; do
 done
 cp "$kernel" "$root/inner/kernel"
 pack "$inner" "$root/inner/initramfs.img"
-trace=''
-for event in 'vtd_inv_desc*' 'vtd_page_walk*' 'vtd_replay*' vtd_as_unmap_whole vtd_switch_address_space \
-    vtd_context_cache_reset vtd_dmar_enable 'vtd_iotlb_cc_*' vfio_iommu_map_notify 'vfio_listener*'; do
-    trace+="-trace $event "
-done
+trace_options 'vtd_inv_desc*' 'vtd_page_walk*' 'vtd_replay*' vtd_as_unmap_whole vtd_switch_address_space \
+    vtd_context_cache_reset vtd_dmar_enable 'vtd_iotlb_cc_*' vfio_iommu_map_notify 'vfio_listener*'
 write_settings "$root" <<SETTINGS
 DEVICE=0000:00:01.0
 EVENTS='iommu intel_iommu'
@@ -149,35 +132,24 @@ MODULE_DIR='${accelerator%/*}'
 INNER_CPU=max
 INNER_MEMORY=$memory
 INNER_APPEND='$quick console=ttyS0 iommu.passthrough=0 intel_iommu=on'
-INNER_TRACE='$trace'
+INNER_TRACE='${trace[*]}'
 SETTINGS
 pack "$root" "$work/initramfs.img"
 truncate -s 4G "$work/recording.disk"
 
 # 5. The recording.
-if [[ $accel == auto ]]; then
-    accel=tcg
-    kvm_works "$work/programs" && accel=kvm
-fi
-case $accel in
-kvm) qemu=(qemu-system-x86_64 -accel kvm -cpu host) ;;
-tcg) qemu=(qemu-system-x86_64 -accel 'tcg,thread=multi' -cpu max) ;;
-esac
+x86_machine "$work/programs"
 [[ $workload == iperf3 ]] && serve_iperf3 $port
-trace_options=()
-for event in 'vtd_inv_desc*' 'vtd_iotlb_*' 'vtd_dmar_*' vtd_translate_pt vtd_switch_address_space vtd_context_cache_reset; do
-    trace_options+=(-trace "$event")
-done
+trace_options "${vtd_events[@]}"
 say "recording: nested, $workload ($driver), Linux $release, QEMU with $accel; this takes minutes"
 began=$SECONDS
-run_machine outer "$limit" "${qemu[@]}" -machine 'q35,kernel-irqchip=split' -device intel-iommu,caching-mode=off \
+run_machine outer "$limit" "${qemu[@]}" -device intel-iommu,caching-mode=off \
     -smp 2 -m $((memory * 2 + 3072)) -nodefaults -nographic -no-reboot -serial stdio -kernel "$kernel" -initrd "$work/initramfs.img" \
     -append "$quick console=ttyS0 iommu.passthrough=0 iommu.strict=1 intel_iommu=on" "${device_options[@]}" \
     -drive "file=$work/recording.disk,format=raw,if=none,id=recording" -device virtio-blk-pci,drive=recording,addr=0x1e \
-    -msg timestamp=on "${trace_options[@]}" -D "$work/host.log"
+    -msg timestamp=on "${trace[@]}" -D "$work/host.log"
 say "the guests ran for $((SECONDS - began)) s"
-mkdir "$work/out"
-tar -xf "$work/recording.disk" -C "$work/out"
+unpack_recording
 gzip -dc "$work/out/ftrace.txt.gz" >"$work/hypervisor.txt"
 gzip -dc "$work/out/inner/ftrace.txt.gz" >"$work/guest.txt"
 gzip -dc "$work/out/vmm.log.gz" >"$work/vmm.log"

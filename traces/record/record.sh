@@ -54,30 +54,20 @@ while [[ $# -gt 0 ]]; do
         ;;
     -o | --iommu | --workload | --fio | --iperf3 | --seconds | --devices | --unmap | --caching-mode | --kernel | --events | \
         --collect | --accel | --cpus | --memory | --buffer | --limit | --cache | --ioasim)
-        [[ $# -ge 2 ]] || usage "$1 needs a value"
+        need_value "$@"
         ;;
     *) usage "unknown option '$1'" ;;
     esac
     case $1 in
-    -o) output=$2 ;;
     --iommu) iommu=$2 ;;
-    --workload) workload=$2 ;;
-    --fio) fio_options=$2 ;;
-    --iperf3) iperf3_options=$2 ;;
-    --seconds) seconds=$2 ;;
     --devices) devices=$2 ;;
     --unmap) unmap=$2 ;;
     --caching-mode) caching=$2 ;;
-    --kernel) series=$2 ;;
     --events) events=$2 ;;
     --collect) collect=$2 ;;
-    --accel) accel=$2 ;;
     --cpus) cpus=$2 ;;
-    --memory) memory=$2 ;;
     --buffer) buffer=$2 ;;
-    --limit) limit=$2 ;;
-    --cache) cache=$2 ;;
-    --ioasim) ioasim=$2 ;;
+    *) common_option "$1" "$2" ;;
     esac
     shift 2
 done
@@ -137,8 +127,7 @@ unpack_programs "$work/programs" "${packages[@]}"
 # 3. The guest's initramfs.
 root=$work/root
 base_root "$root" "$work/programs"
-cp "$here/guest-init" "$root/init"
-chmod +x "$root/init"
+add_init "$root" guest-init
 modules=()
 [[ $iommu == virtio ]] && modules+=(virtio_pci virtio_iommu)
 modules+=(virtio_pci virtio_blk)
@@ -189,7 +178,7 @@ case $iommu in
 vtd)
     machine_options+=(-device "intel-iommu,caching-mode=$caching")
     append+=" intel_iommu=on"
-    traced=('vtd_inv_desc*' 'vtd_iotlb_*' 'vtd_dmar_*' vtd_translate_pt vtd_switch_address_space vtd_context_cache_reset)
+    traced=("${vtd_events[@]}")
     preset='qemu-vtd-7.2'
     ;;
 amdvi)
@@ -208,8 +197,7 @@ virtio)
     preset=passthrough
     ;;
 esac
-trace_options=()
-for event in "${traced[@]}"; do trace_options+=(-trace "$event"); done
+trace_options "${traced[@]}"
 
 write_settings "$root" <<SETTINGS
 WORKLOAD='$workload'
@@ -228,15 +216,7 @@ truncate -s 4G "$work/recording.disk"
 
 case $arch in
 amd64)
-    if [[ $accel == auto ]]; then
-        accel=tcg
-        kvm_works "$work/programs" && accel=kvm
-    fi
-    case $accel in
-    kvm) qemu=(qemu-system-x86_64 -accel kvm -cpu host) ;;
-    tcg) qemu=(qemu-system-x86_64 -accel 'tcg,thread=multi' -cpu max) ;;
-    esac
-    qemu+=(-machine 'q35,kernel-irqchip=split')
+    x86_machine "$work/programs"
     append+=" console=ttyS0"
     ;;
 arm64)
@@ -254,10 +234,9 @@ began=$SECONDS
 run_machine guest "$limit" "${qemu[@]}" -smp "$cpus" -m "$memory" -nodefaults -nographic -no-reboot -serial stdio \
     -kernel "$kernel" -initrd "$work/initramfs.img" -append "$append" "${machine_options[@]}" \
     -drive "file=$work/recording.disk,format=raw,if=none,id=recording" -device virtio-blk-pci,drive=recording,addr=0x1e \
-    -msg timestamp=on "${trace_options[@]}" -D "$work/qemu.log"
+    -msg timestamp=on "${trace[@]}" -D "$work/qemu.log"
 say "the guest ran for $((SECONDS - began)) s"
-mkdir "$work/out"
-tar -xf "$work/recording.disk" -C "$work/out"
+unpack_recording
 gzip -dc "$work/out/ftrace.txt.gz" >"$work/ftrace.txt"
 grep '^events lost' "$work/guest.console" >&2 && say "raise --buffer to keep all of them"
 

@@ -5,7 +5,7 @@ mod file_common;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use file_common::read;
+use file_common::{Dir, read};
 use ioasim_events::{DomainId, Event, Flags, Kind, Pasid, Requester, Scope};
 use ioasim_traces::exchange::{
     Foreign, Format, ImportOptions, Selection, export, import, oracle_general, tell,
@@ -16,17 +16,7 @@ use proptest::prelude::*;
 
 type Marked = (Event, Option<String>);
 
-struct Dir(tempfile::TempDir);
-
 impl Dir {
-    fn new() -> Dir {
-        Dir(tempfile::tempdir().unwrap())
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
     fn trace(&self, events: &[Marked]) -> TraceReader {
         let path = self.at("in.parquet");
         let mut writer = TraceWriter::create(&path).unwrap();

@@ -3,9 +3,8 @@
 mod file_common;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::PathBuf;
 
-use file_common::read;
+use file_common::{Dir, read};
 use ioasim_events::{DomainId, Event, Flags, Kind, Pasid, Requester, Scope};
 use ioasim_traces::file::{Meta, TraceReader, TraceWriter};
 use ioasim_traces::generate::{
@@ -18,17 +17,7 @@ use ioasim_traces::tools::replicate::{Replicate, replicate};
 use ioasim_traces::tools::slice::{Slice, slice};
 use proptest::prelude::*;
 
-struct Dir(tempfile::TempDir);
-
 impl Dir {
-    fn new() -> Dir {
-        Dir(tempfile::tempdir().unwrap())
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
     fn write(&self, name: &str, events: &[Event]) -> TraceReader {
         let mut writer = TraceWriter::create(&self.at(name)).unwrap();
         for e in events {

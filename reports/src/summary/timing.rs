@@ -104,16 +104,8 @@ fn parts(t: &TimingResult) -> [f64; 6] {
     let mut sums = [0.0; 6];
     let mut count = 0.0;
     for c in &t.classes {
-        let of_class = [
-            c.queueing_ns,
-            c.lookup_ns,
-            c.walk_queueing_ns,
-            c.walk_ns,
-            c.page_request_ns,
-            c.pcie_ns,
-        ];
         count += c.count as f64;
-        for (sum, part) in sums.iter_mut().zip(of_class) {
+        for (sum, part) in sums.iter_mut().zip(c.parts_ns()) {
             *sum += part * c.count as f64;
         }
     }

@@ -81,17 +81,8 @@ pub(crate) fn details(name: &str, t: &TimingResult) -> Vec<Grid> {
         start.into_iter().chain(at.map(short_count)).collect()
     });
     let classes = t.classes.iter().map(|c| {
-        let parts = [
-            c.mean_ns,
-            c.queueing_ns,
-            c.lookup_ns,
-            c.walk_queueing_ns,
-            c.walk_ns,
-            c.page_request_ns,
-            c.pcie_ns,
-        ];
-        let start = [c.class.clone(), short_count(c.count)];
-        start.into_iter().chain(parts.map(ns)).collect()
+        let start = [c.class.clone(), short_count(c.count), ns(c.mean_ns)];
+        start.into_iter().chain(c.parts_ns().map(ns)).collect()
     });
     let resources = t.resources.iter().map(|r| {
         vec![
@@ -118,7 +109,7 @@ pub(crate) fn details(name: &str, t: &TimingResult) -> Vec<Grid> {
         ("the VMM's work", v.vmm_ns),
         ("waiting for hardware", v.hardware_ns),
     ];
-    let all: u64 = causes.iter().map(|(_, n)| n).sum();
+    let all = causes.iter().fold(0u64, |all, (_, n)| all.saturating_add(*n));
     let causes = causes.iter().filter(|(_, n)| *n > 0).map(|(cause, n)| {
         let share = crate::measure::ratio(*n, all);
         vec![(*cause).into(), rate(Some(*n as f64 / 1e6)), percent(share)]

@@ -58,11 +58,8 @@ impl<L: Lists> ReverseMap<L> {
         let inside = (iova ^ (iova + len - 1)) | (gpa ^ (gpa + len - 1));
         if L::LOG > 0 && inside < BLOCK && len < BLOCK {
             let pages = pages(iova, len);
-            self.log.push(Record::map(child, iova & !PAGE_MASK, gpa & !PAGE_MASK, pages));
-            if self.log.len() >= L::LOG {
-                self.catch_up();
-            }
-            return;
+            let record = Record::map(child, iova & !PAGE_MASK, gpa & !PAGE_MASK, pages);
+            return self.put_off(record);
         }
         self.catch_up();
         self.map_now(child, iova, gpa, len);
@@ -74,24 +71,28 @@ impl<L: Lists> ReverseMap<L> {
     pub fn unmapped(&mut self, child: ChildId, iova: u64, len: u64) {
         if L::LOG > 0 && len > 0 && iova ^ iova.saturating_add(len - 1) < BLOCK {
             let pages = pages(iova, len);
-            self.log.push(Record::unmap(child, iova & !PAGE_MASK, pages));
-            if self.log.len() >= L::LOG {
-                self.catch_up();
-            }
-            return;
+            return self.put_off(Record::unmap(child, iova & !PAGE_MASK, pages));
         }
         self.catch_up();
         self.unmap_now(child, iova, len);
         self.sweep();
     }
 
+    /// Adds a record to the log; the child itself carries out a full one.
+    #[inline]
+    fn put_off(&mut self, record: Record) {
+        self.log.push(record);
+        if self.log.len() >= L::LOG {
+            self.catch_up();
+        }
+    }
+
     /// Carries out all that the log holds; returns how many records.
     fn catch_up(&mut self) -> u64 {
-        let late = self.log.len();
-        if late > 0 {
-            self.carry_out(late);
+        match self.log.len() {
+            0 => 0,
+            late => self.carry_out(late),
         }
-        late as u64
     }
 
     /// Carries out the oldest records of the log, at most `most`; returns how

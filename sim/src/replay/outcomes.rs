@@ -31,6 +31,15 @@ impl Outcomes {
         self.fetches.clear();
         self.work.clear();
     }
+
+    /// Equal sums mean equal parts.
+    #[inline]
+    fn check_sum(&self, sum: u64, counters: &Counters) {
+        debug_assert!(
+            sum != self.sum || self.totals == Work::until(counters),
+            "a counter of work shrank"
+        );
+    }
 }
 
 /// A walk.
@@ -137,6 +146,7 @@ impl<S: Store> Engine<S> {
     pub(super) fn mark(&mut self) {
         if let Some(outcomes) = &mut self.outcomes {
             let sum = Work::sum(&self.counters);
+            outcomes.check_sum(sum, &self.counters);
             if sum != outcomes.sum {
                 outcomes.totals = Work::until(&self.counters);
                 outcomes.sum = sum;
@@ -149,6 +159,7 @@ impl<S: Store> Engine<S> {
     pub(super) fn note_work(&mut self, event: u64, notify: bool) {
         if let Some(outcomes) = &mut self.outcomes {
             let sum = Work::sum(&self.counters);
+            outcomes.check_sum(sum, &self.counters);
             if sum != outcomes.sum {
                 let totals = Work::until(&self.counters);
                 let work = totals.since(outcomes.totals);

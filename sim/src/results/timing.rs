@@ -102,6 +102,22 @@ pub struct ClassTime {
     pub pcie_ns: f64,
 }
 
+impl ClassTime {
+    /// The parts of the mean latency, in ns and in the order in which a request
+    /// meets them: queueing, look-up, waiting for a walker, walk, page request,
+    /// PCIe.
+    pub fn parts_ns(&self) -> [f64; 6] {
+        [
+            self.queueing_ns,
+            self.lookup_ns,
+            self.walk_queueing_ns,
+            self.walk_ns,
+            self.page_request_ns,
+            self.pcie_ns,
+        ]
+    }
+}
+
 /// Use of a shared resource.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

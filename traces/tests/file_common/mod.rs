@@ -13,6 +13,19 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
+/// A folder that goes with the test.
+pub struct Dir(tempfile::TempDir);
+
+impl Dir {
+    pub fn new() -> Dir {
+        Dir(tempfile::tempdir().unwrap())
+    }
+
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+}
+
 /// A plausible event sequence: map, invalidate, accesses, unmap, invalidate.
 pub fn events(n: u64) -> Vec<Event> {
     (0..n)

@@ -32,10 +32,6 @@ const CLASSES: [(&str, &str); 6] = [
     ("fault", "fault: no translation"),
 ];
 
-fn parts(c: &ClassTime) -> [f64; 6] {
-    [c.queueing_ns, c.lookup_ns, c.walk_queueing_ns, c.walk_ns, c.page_request_ns, c.pcie_ns]
-}
-
 fn class<'a>(t: &'a TimingResult, name: &str) -> Option<&'a ClassTime> {
     t.classes.iter().find(|c| c.class == name && c.count > 0)
 }
@@ -53,7 +49,7 @@ pub(super) fn figure(runs: &[Timed<'_>]) -> Result<Option<Figure>> {
             .iter()
             .map(|r| match class(r.t, name) {
                 Some(c) => Bar {
-                    segments: parts(c).into_iter().zip(KEY).map(|(v, k)| (v, k.1)).collect(),
+                    segments: c.parts_ns().into_iter().zip(KEY).map(|(v, k)| (v, k.1)).collect(),
                     end: rate(Some(c.mean_ns)),
                 },
                 None => Bar { segments: Vec::new(), end: "none".into() },
@@ -61,7 +57,8 @@ pub(super) fn figure(runs: &[Timed<'_>]) -> Result<Option<Figure>> {
             .collect(),
         max: None,
     });
-    let occurs = |i: &usize| runs.iter().any(|r| r.t.classes.iter().any(|c| parts(c)[*i] > 0.0));
+    let occurs =
+        |i: &usize| runs.iter().any(|r| r.t.classes.iter().any(|c| c.parts_ns()[*i] > 0.0));
     let figure = Bars {
         figure: ID,
         rows: rows(runs),
@@ -79,7 +76,7 @@ pub(super) fn figure(runs: &[Timed<'_>]) -> Result<Option<Figure>> {
                 percent(ratio(c.count, all)),
                 rate(Some(c.mean_ns)),
             ];
-            table.push(start.into_iter().chain(parts(c).map(|p| rate(Some(p)))).collect());
+            table.push(start.into_iter().chain(c.parts_ns().map(|p| rate(Some(p)))).collect());
         }
     }
     let columns = ["configuration, class", "accesses", "%", "mean ns"].map(String::from);
@@ -105,7 +102,7 @@ fn caption(runs: &[Timed<'_>]) -> String {
             t.classes.iter().map(|c| f(c) * c.count as f64).sum::<f64>()
         };
         let all = sum(&|c| c.mean_ns);
-        let translation = sum(&|c| parts(c)[1..5].iter().sum());
+        let translation = sum(&|c| c.parts_ns()[1..5].iter().sum());
         if all > 0.0 { translation / all } else { 0.0 }
     };
     let Some(worst) = super::most(runs, added) else { return String::new() };
