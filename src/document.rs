@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
 use ioasim_reports::{Document, Marker, Source, TraceSection, Version};
@@ -14,13 +15,44 @@ use sha2::{Digest, Sha256};
 /// ioasim's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// A trace's name, and the checksum of its bytes, which another thread works
+/// out while the trace is replayed.
+pub struct Checksum {
+    /// `None` is the embedded sample.
+    path: Option<PathBuf>,
+    hash: JoinHandle<Result<String>>,
+}
+
+impl Checksum {
+    /// Starts on the trace that [`drive::open`](crate::drive::open) opens.
+    pub fn start(trace: Option<&Path>) -> Checksum {
+        let is_file = |path: &&Path| *path != Path::new("sample") || path.exists();
+        let path = trace.filter(is_file).map(PathBuf::from);
+        let file = path.clone();
+        let hash = std::thread::spawn(move || match file {
+            Some(file) => hash(&file),
+            None => Ok(hex(Sha256::digest(ioasim_traces::sample()).as_slice())),
+        });
+        Checksum { path, hash }
+    }
+
+    /// The trace's name and checksum.
+    fn finish(self) -> Result<(String, String)> {
+        let name = self.path.map_or("embedded sample".into(), |p| p.display().to_string());
+        match self.hash.join() {
+            Ok(sha256) => Ok((name, sha256?)),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
 /// Puts runs and facts about their trace together.
 ///
 /// # Errors
 /// The trace file cannot be read again for its checksum.
 pub fn assemble(
     reader: &TraceReader,
-    path: Option<&Path>,
+    checksum: Checksum,
     runs: Vec<RunResult>,
 ) -> Result<Document> {
     let meta = reader.meta();
@@ -40,16 +72,10 @@ pub fn assemble(
     if shadow_ops > 0 {
         recorded.insert("shadow_ops".into(), shadow_ops);
     }
-    let sample = path.is_none_or(|p| p == Path::new("sample") && !p.exists());
+    let (path, sha256) = checksum.finish()?;
     let trace = TraceSection {
-        path: match path {
-            Some(path) if !sample => path.display().to_string(),
-            _ => "embedded sample".into(),
-        },
-        sha256: match path {
-            Some(path) if !sample => hash(path)?,
-            _ => hex(Sha256::digest(ioasim_traces::sample()).as_slice()),
-        },
+        path,
+        sha256,
         events: totals.events,
         end_ns: totals.end_ns,
         counts: totals.kinds.clone(),
