@@ -110,6 +110,7 @@ fn the_page_shows_where_time_goes_and_what_it_rests_on() {
         "invalidation-percentiles",
         "resources",
         "time-series",
+        "time-queues",
     ] {
         assert!(page.contains(&format!("-{id}\"")), "no figure {id}");
     }
@@ -121,6 +122,7 @@ fn the_page_shows_where_time_goes_and_what_it_rests_on() {
         "assumptions (tag A)",
         "the bound, not a choice",
         "limits throughput",
+        "The longest queue is that for the VMM",
         "the books agree",
     ] {
         assert!(page.contains(words), "no {words:?}");
@@ -193,4 +195,16 @@ fn odd_numbers_do_not_break_the_page() {
         assert_eq!(at, None, "not a number on the page");
     }
     render_comparison(&[d], None);
+}
+
+/// Names come from files.
+#[test]
+fn a_device_with_markup_for_a_name_is_shown_as_text() {
+    let mut d = document();
+    for t in d.runs.iter_mut().filter_map(|run| run.timing.as_mut()) {
+        t.devices.iter_mut().for_each(|device| device.device = "<i>00:03.0</i>".into());
+    }
+    let page = index_html(&[d]).unwrap();
+    assert!(page.contains("&lt;i&gt;00:03.0&lt;"), "the summary names it");
+    assert!(!page.contains("<i>00:03.0"));
 }

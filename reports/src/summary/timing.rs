@@ -130,23 +130,28 @@ fn vcpus(t: &TimingResult) -> String {
     let mut text = String::new();
     if let Some((cause, n)) = causes.iter().max_by_key(|(_, n)| *n) {
         text += &format!(
-            " Mapping, unmapping and invalidating keep the guest's {} busy for {} of the time \
-             ({} ms of CPU time), mostly with {cause} ({}).",
+            " Mapping, unmapping and invalidating keep the guest's {} ({} ms of CPU time), \
+             mostly with {cause} ({}).",
             match v.vcpus {
-                1 => "CPU".to_owned(),
-                n => format!("{n} CPUs"),
+                1 => format!("CPU busy for {} of the time", percent_sign(Some(v.utilisation))),
+                n => format!(
+                    "{n} CPUs busy for {} of the time on average, and the busiest for {}",
+                    percent_sign(Some(v.utilisation)),
+                    percent_sign(crate::measure::ratio(v.busiest_ns, t.elapsed_ns)),
+                ),
             },
-            percent_sign(Some(v.utilisation)),
             ms(all),
             percent_sign(crate::measure::ratio(*n, all)),
         );
     }
-    let starved: u64 = t.devices.iter().map(|d| d.starved_ns).max().unwrap_or(0);
-    if t.mode == "closed-loop" && starved > t.elapsed_ns / 2 {
+    // What the device with nearly all the traffic waits for, not one that sends three requests.
+    let main = t.devices.iter().max_by_key(|d| d.requests);
+    if let Some(d) = main.filter(|d| t.mode == "closed-loop" && d.starved_ns > t.elapsed_ns / 2) {
         text += &format!(
-            " That, and not the devices, limits throughput: the device that waits longest for its \
-             buffers to be mapped does so for {} of the time.",
-            percent_sign(crate::measure::ratio(starved.min(t.elapsed_ns), t.elapsed_ns)),
+            " That, and not the devices, limits throughput: {}, with most of the accesses, waits \
+             for its buffers to be mapped for {} of the time.",
+            crate::format::clean(&d.device),
+            percent_sign(crate::measure::ratio(d.starved_ns.min(t.elapsed_ns), t.elapsed_ns)),
         );
     }
     text

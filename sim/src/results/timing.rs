@@ -167,6 +167,8 @@ pub struct VcpuTime {
     pub vcpus: u64,
     /// Busy part of their time, 0 to 1.
     pub utilisation: f64,
+    /// Busy time of the one that was busiest.
+    pub busiest_ns: u64,
     /// Other work of the guest (`time.guest.think_ns`).
     pub think_ns: u64,
     /// Map calls, invalidations and traps not counted.

@@ -84,14 +84,16 @@ impl<O: Observer> World<O> {
 
     fn vcpu_time(&self, elapsed: Ps, checks: &mut TimingChecks) -> VcpuTime {
         let mut sum = VcpuTime::default();
-        let mut busy = Ps::ZERO;
+        let (mut busy, mut busiest) = (Ps::ZERO, Ps::ZERO);
         for cpu in self.cpus.iter().filter(|c| !c.host) {
             sum.vcpus += 1;
             cpu.causes.add_to(&mut sum);
             let total = Causes::total(&cpu.causes);
             checks.overbusy_resources += (total > elapsed) as u64;
             busy += total;
+            busiest = busiest.max(total);
         }
+        sum.busiest_ns = busiest.ns();
         let all = elapsed.times(sum.vcpus);
         sum.utilisation = if all == Ps::ZERO { 0.0 } else { busy.0 as f64 / all.0 as f64 };
         sum

@@ -3,8 +3,10 @@
 mod breakdown;
 mod duration;
 mod percentiles;
+mod queues;
 mod resources;
 mod series;
+mod strips;
 mod vcpus;
 
 use ioasim_sim::results::timing::TimingResult;
@@ -40,6 +42,7 @@ pub(crate) fn timing(runs: &[Named<'_>]) -> Result<Vec<Figure>> {
         percentiles::invalidation(&timed)?,
         resources::figure(&timed)?,
         series::figure(&timed)?,
+        queues::figure(&timed)?,
     ];
     Ok(made.into_iter().flatten().collect())
 }
