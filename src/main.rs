@@ -53,12 +53,36 @@ fn main() -> ExitCode {
                 eprintln!("ioasim: {Interrupted}");
                 return ExitCode::from(INTERRUPTED);
             }
-            eprintln!("ioasim: {e:#}");
+            eprintln!("ioasim: {}", sentence(&e));
             let options = |e: &ioasim_traces::Error| matches!(e, ioasim_traces::Error::Options(_));
             let usage = e.downcast_ref::<Usage>().is_some()
                 || e.downcast_ref::<ioasim_traces::Error>().is_some_and(options)
                 || e.downcast_ref::<ioasim_sim::config::ConfigError>().is_some();
             ExitCode::from(if usage { USAGE } else { FAILURE })
         }
+    }
+}
+
+/// An error and its causes; most errors of the libraries quote their cause
+/// already.
+fn sentence(e: &anyhow::Error) -> String {
+    e.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+        "" => cause,
+        _ if said.contains(&cause) => said,
+        _ => format!("{said}: {cause}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = || std::io::Error::other("the disk is full");
+        let quoted = anyhow::Error::from(cause()).context("cannot write x: the disk is full");
+        assert_eq!(sentence(&quoted), "cannot write x: the disk is full");
+        let bare = anyhow::Error::from(cause()).context("cannot write x");
+        assert_eq!(sentence(&bare), "cannot write x: the disk is full");
     }
 }
