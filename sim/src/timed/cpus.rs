@@ -135,12 +135,13 @@ impl<O: Observer> World<O> {
     pub(super) fn feed_cpu(&mut self, at: u32) {
         let cpu = self.ops.get(at).who;
         let c = &mut self.cpus[cpu as usize];
-        if c.first == NONE {
-            c.first = at;
-        } else {
-            self.ops.get_mut(c.last).next = at;
+        let last = std::mem::replace(&mut c.last, at);
+        if c.first != NONE {
+            // The vCPU was given all the time that it could use.
+            self.ops.get_mut(last).next = at;
+            return;
         }
-        c.last = at;
+        c.first = at;
         self.run_cpu(cpu);
         self.go_on();
     }
@@ -261,10 +262,7 @@ impl<O: Observer> World<O> {
     fn finish_op(&mut self, cpu: u32, done: Ps) {
         let at = self.cpus[cpu as usize].first;
         let Op { measured, next, more, .. } = *self.ops.get(at);
-        let op = self.ops.cpu[more];
-        if !self.plain.contains(&more) {
-            self.ops.cpu.release(more);
-        }
+        let op = &self.ops.cpu[more];
         let c = &mut self.cpus[cpu as usize];
         let start = c.start;
         c.first = next;
@@ -273,7 +271,7 @@ impl<O: Observer> World<O> {
         self.cpu_ops_done += 1;
         self.end = self.end.max(done);
         if measured {
-            let (parts, latency) = (op.parts, done.since(c.start));
+            let (parts, latency) = (&op.parts, done.since(c.start));
             c.causes.think += parts.think;
             c.causes.hardware += parts.hardware;
             if !parts.is_private() {
@@ -288,7 +286,10 @@ impl<O: Observer> World<O> {
             } += parts.own;
             self.action_latency[op.action as usize].record(latency);
         }
-        self.observer.op_done(&OpDone { at, cpu, op: &op, start, done, measured });
+        self.observer.op_done(&OpDone { at, cpu, op, start, done, measured });
+        if !self.plain.contains(&more) {
+            self.ops.cpu.release(more);
+        }
         self.ops.complete(at, done, &mut self.freed);
     }
 }

@@ -199,6 +199,8 @@ pub struct Ops {
     oldest: u64,
     /// There is room for operations below this number.
     room: u64,
+    /// `oldest` is done, so there may be more room than that.
+    oldest_done: bool,
     links: Places<(u32, u32)>,
     /// Of requests that walk.
     pub walking: Places<Walking>,
@@ -214,6 +216,7 @@ impl Default for Ops {
             next: 0,
             oldest: 0,
             room: WINDOW as u64,
+            oldest_done: false,
             links: Places::default(),
             walking: Places::default(),
             cpu: Places::default(),
@@ -231,7 +234,7 @@ impl Ops {
     /// True if there is room for one more.
     #[inline(always)]
     pub fn has_room(&mut self) -> bool {
-        self.next < self.room || self.find_room()
+        self.next < self.room || (self.oldest_done && self.find_room())
     }
 
     /// Looks which operations are done.
@@ -240,6 +243,7 @@ impl Ops {
         while self.oldest < self.next && self.get(Self::place(self.oldest)).done {
             self.oldest += 1;
         }
+        self.oldest_done = false;
         self.room = self.oldest + WINDOW as u64;
         self.next < self.room
     }
@@ -362,6 +366,7 @@ impl Ops {
     /// wait for nothing more.
     #[inline]
     pub fn complete(&mut self, at: u32, time: Ps, freed: &mut Vec<u32>) {
+        self.oldest_done |= at == Self::place(self.oldest);
         let op = self.get_mut(at);
         op.done = true;
         op.when = time;

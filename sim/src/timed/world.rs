@@ -266,8 +266,14 @@ impl<O: Observer> World<O> {
     }
 
     /// Whoever was freed goes on.
-    #[inline]
+    #[inline(always)]
     pub(super) fn go_on(&mut self) {
+        if !self.freed.is_empty() {
+            self.let_go_on();
+        }
+    }
+
+    fn let_go_on(&mut self) {
         loop {
             while let Some(at) = self.freed.pop() {
                 let op = self.ops.get(at);
