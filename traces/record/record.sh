@@ -254,7 +254,8 @@ perf)
     ;;
 esac
 import=("$stem.qemu.log.zst")
-[[ $collect == ftrace ]] && import+=(--guest-ftrace "$stem.ftrace.txt.zst")
+# A log of virtio-iommu has the guest's maps itself.
+[[ $collect == ftrace && $iommu != virtio ]] && import+=(--guest-ftrace "$stem.ftrace.txt.zst")
 "$ioasim" trace import "${import[@]}" -o "$output"
 
 # 7. Its labels and outputs against a model of this IOMMU.
