@@ -2,7 +2,7 @@
 
 use super::device::{DeviceCosts, Slots};
 use super::observe::{DmaDone, Observer};
-use super::ops::{NONE, Walking, What};
+use super::ops::{NONE, Walking, Walks, What};
 use super::pages::Dep;
 use super::stats::{Class, Hit, Split};
 use super::walkers::{Requested, Walked};
@@ -210,16 +210,16 @@ impl<O: Observer> World<O> {
             return;
         }
         self.make_room();
+        let what = What::dma(r.write, r.device_hit);
+        let at = self.ops.push(what, r.device, self.queue.now().max(r.arrival), self.measuring);
         let more = self.put_walks(walks);
+        let op = self.ops.get_mut(at);
+        (op.page, op.bytes, op.more) = (r.page, r.bytes, more);
         if !fetches.is_empty() {
             let page = |f: &Fetch| Key::new(Tag(r.space % Tag::LIMIT), PageSize::Size4K, f.addr);
             let fetch = |f: &Fetch| Fetching { page: page(f).bits(), reads: f.reads };
-            self.fetches.insert(more, fetches.iter().map(fetch).collect());
+            self.fetches.insert(at, fetches.iter().map(fetch).collect());
         }
-        let what = What::dma(r.write, r.device_hit);
-        let at = self.ops.push(what, r.device, self.queue.now().max(r.arrival), self.measuring);
-        let op = self.ops.get_mut(at);
-        (op.page, op.bytes, op.more) = (r.page, r.bytes, more);
         self.observer.pushed(at);
         self.ops.wait_for(at, ready);
         let d = &mut self.devices[r.device as usize];
@@ -238,10 +238,10 @@ impl<O: Observer> World<O> {
     #[inline]
     fn put_walks(&mut self, walks: &[Miss]) -> u32 {
         let Some(last) = walks.last() else { return NONE };
-        let count = walks.len().min(2) as u8;
-        let mut walking = Walking { walks: count, fault: last.fault, ..Walking::default() };
-        walking.reads.iter_mut().zip(walks).for_each(|(r, w)| *r = w.reads);
-        self.ops.walking.put(walking)
+        let mut put =
+            Walks { count: walks.len().min(2) as u8, fault: last.fault, ..Walks::default() };
+        put.reads.iter_mut().zip(walks).for_each(|(r, w)| *r = w.reads);
+        self.ops.walks.put(put)
     }
 
     /// False if no walk of the page was issued that has not ended.
@@ -335,7 +335,7 @@ impl<O: Observer> World<O> {
             device: op.who,
             bytes: op.bytes,
             write,
-            walks: walking.walks > 0,
+            walks: walking.walks.count > 0,
             start: walking.start,
             looked_up: walking.looked_up,
             class,
@@ -387,30 +387,33 @@ impl<O: Observer> World<O> {
             let d = &mut self.devices[device as usize];
             d.first = op.next;
             d.slots.take(dep);
-            let more = match op.more {
+            let walks = match op.more {
                 // A hit on a page whose walk may be pending.
-                NONE => self.ops.walking.put(Walking::default()),
+                NONE => Walks::default(),
                 more => {
-                    self.will_walk(pending, more);
-                    more
+                    self.will_walk(pending, at);
+                    self.ops.walks.take(more)
                 }
             };
-            self.ops.get_mut(at).more = more;
             let looked_up = issued.sent + self.times.until_answer(write, device_hit);
-            let walking = &mut self.ops.walking[more];
-            walking.start = issued.start;
-            walking.queued = issued.queued;
-            walking.looked_up = looked_up;
+            let more = self.ops.walking.put(Walking {
+                walks,
+                start: issued.start,
+                queued: issued.queued,
+                looked_up,
+                ..Walking::default()
+            });
+            self.ops.get_mut(at).more = more;
             self.queue.post(looked_up, Happens::Request(at));
         }
     }
 
     /// A request that walks was issued: hits on its page, and on those that are
     /// fetched after it, have to look for their walks.
-    fn will_walk(&mut self, pending: usize, more: u32) {
+    fn will_walk(&mut self, pending: usize, request: u32) {
         let mut add = |at: usize| self.pending[at] = self.pending[at].saturating_add(1);
         add(pending);
-        if let Some(fetches) = self.fetches.get(&more) {
+        if let Some(fetches) = self.fetches.get(&request) {
             fetches.iter().for_each(|f| add(Self::pending_of(f.page)));
         }
     }
@@ -419,18 +422,19 @@ impl<O: Observer> World<O> {
     pub(super) fn request(&mut self, at: u32, now: Ps) {
         let page = self.ops.get(at).page;
         let walking = *self.ops.walking(at);
-        if walking.walks == 0 && self.is_fetched(page) {
+        if walking.walks.count == 0 && self.is_fetched(page) {
             // The page is still being fetched for an earlier access.
             self.parked.push(at);
             return;
         }
-        let reads = (walking.walks > 0).then(|| walking.reads[usize::from(walking.walked)]);
+        let reads =
+            (walking.walks.count > 0).then(|| walking.walks.reads[usize::from(walking.walked)]);
         match self.walkers.request(now, page, reads, at) {
             None => self.has_translation(at),
             Some(Requested::Started(walk)) => self.start_walk(walk, now),
             Some(Requested::Waiting | Requested::Coalesced | Requested::Stalled) => {}
         }
-        if walking.walks > 0 && !self.fetches.is_empty() {
+        if walking.walks.count > 0 && !self.fetches.is_empty() {
             self.fetch_ahead(at, now);
         }
     }
@@ -438,8 +442,7 @@ impl<O: Observer> World<O> {
     /// The walkers look for pages that are fetched after a miss.
     #[cold]
     fn fetch_ahead(&mut self, at: u32, now: Ps) {
-        let more = self.ops.get(at).more;
-        for Fetching { page, reads } in self.fetches.remove(&more).unwrap_or_default() {
+        for Fetching { page, reads } in self.fetches.remove(&at).unwrap_or_default() {
             if let Some(Requested::Started(walk)) =
                 self.walkers.request(now, page, Some(reads), NONE)
             {
@@ -467,16 +470,16 @@ impl<O: Observer> World<O> {
         walking.waited += w.waited;
         walking.walk += w.walked;
         walking.coalesced |= w.coalesced;
-        if walking.walks > 0 {
+        if walking.walks.count > 0 {
             walking.walked += 1;
-            if walking.walked < walking.walks {
+            if walking.walked < walking.walks.count {
                 let answered = now + self.times.page_request;
                 walking.paged += self.times.page_request;
                 *self.paging.entry(page).or_insert(0) += 1;
                 self.queue.post(answered, Happens::Answered(w.token));
                 return;
             }
-            let fetched = walking.walks > 1;
+            let fetched = walking.walks.count > 1;
             let pending = &mut self.pending[Self::pending_of(page)];
             *pending = pending.saturating_sub(1);
             if fetched {
@@ -517,8 +520,8 @@ impl<O: Observer> World<O> {
     /// A request has its translation, or none.
     fn has_translation(&mut self, at: u32) {
         let walking = self.ops.walking(at);
-        let class = match walking.walks {
-            _ if walking.fault => Class::Fault,
+        let class = match walking.walks.count {
+            _ if walking.walks.fault => Class::Fault,
             0 if walking.coalesced => Class::Coalesced,
             0 => Class::Hit,
             1 if walking.coalesced => Class::Coalesced,

@@ -13,6 +13,7 @@ use crate::cache::{Key, Tag};
 use crate::config::{AtsTime, Config, Direction, Nesting, Sharing};
 use crate::events::{Chunk, DomainId, Event, Flags, Kind, PAGE_MASK, PageSize, Requester, Scope};
 use crate::replay::outcomes::{Fetch, Miss, Outcomes, Work};
+use crate::replay::spaces::memo_place;
 use crate::results::timing::DeviceTlbCounters;
 use crate::sync;
 use crate::time::Ps;
@@ -125,7 +126,7 @@ impl Feed {
     /// The device and space of a request.
     #[inline]
     fn source(&mut self, requester: i32, pasid: i32, domain: i32) -> Source {
-        let at = (requester as usize).wrapping_mul(5) ^ domain as usize ^ (pasid as usize) << 3;
+        let at = memo_place(requester as u32, pasid as u32, domain as u32);
         if let Some(s) = &self.memo[at % MEMO]
             && s.is(requester, pasid, domain)
         {

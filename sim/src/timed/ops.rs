@@ -13,19 +13,25 @@ pub const NONE: u32 = u32::MAX;
 /// waits, in simulated time, for it.
 pub const WINDOW: usize = 1 << 12;
 
-/// What a request that walks needs beside its [`Op`], or one that waits for
-/// another's walk.
+/// Walks of a request, known before it is issued.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Walks {
+    /// Entries that they read: the first, and the second after a page request.
+    pub reads: [u32; 2],
+    /// How many: 0 = a hit.
+    pub count: u8,
+    /// The last finds nothing.
+    pub fault: bool,
+}
+
+/// What a request that walks needs beside its [`Op`] once it is issued, or one
+/// that waits for another's walk.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Walking {
-    /// Entries that its walks read: the first, and the second after a page
-    /// request.
-    pub reads: [u32; 2],
-    /// Walks that it needs: 0 = a hit.
-    pub walks: u8,
+    /// What it has to walk.
+    pub walks: Walks,
     /// Walks done.
     pub walked: u8,
-    /// The last walk finds nothing.
-    pub fault: bool,
     /// Another's walk served it.
     pub coalesced: bool,
     /// From here its latency counts.
@@ -101,7 +107,8 @@ pub struct Op {
     pub bytes: u32,
     /// Device or vCPU.
     pub who: u32,
-    /// Place of its [`Walking`] or [`CpuOp`]; [`NONE`] without.
+    /// Place of its [`Walks`], then, once it is issued, of its [`Walking`]; or
+    /// of its [`CpuOp`]; [`NONE`] without.
     pub more: u32,
     /// Operations that it waits for.
     pub waiting: u32,
@@ -169,6 +176,16 @@ impl<T> Places<T> {
         }
     }
 
+    /// Takes a thing away.
+    #[inline]
+    pub fn take(&mut self, at: u32) -> T
+    where
+        T: Copy,
+    {
+        self.release(at);
+        self.things[at as usize]
+    }
+
     /// Nobody needs the thing there any more.
     #[inline]
     pub fn release(&mut self, at: u32) {
@@ -202,6 +219,8 @@ pub struct Ops {
     /// `oldest` is done, so there may be more room than that.
     oldest_done: bool,
     links: Places<(u32, u32)>,
+    /// Of requests that will walk: many wait, in few bytes.
+    pub walks: Places<Walks>,
     /// Of requests that walk.
     pub walking: Places<Walking>,
     /// Of operations of vCPUs.
@@ -218,6 +237,7 @@ impl Default for Ops {
             room: WINDOW as u64,
             oldest_done: false,
             links: Places::default(),
+            walks: Places::default(),
             walking: Places::default(),
             cpu: Places::default(),
         }

@@ -75,7 +75,7 @@ pub(crate) struct World<O> {
     /// need not look for a pending walk.
     pub(super) pending: Box<[u16; PENDING]>,
     /// What is fetched after misses that have not reached the walkers, by the
-    /// place of the miss's [`Walking`](super::ops::Walking).
+    /// place of the miss.
     pub(super) fetches: FxHashMap<u32, Vec<Fetching>>,
     /// Pages that are being fetched (page requests), and for how many.
     pub(super) paging: FxHashMap<u64, u32>,
