@@ -3,7 +3,7 @@
 #[path = "common/queueing.rs"]
 mod queueing;
 
-use ioasim_sim::time::{Admission, EventQueue, Ps, Station, Uniform};
+use ioasim_sim::time::{Admission, EventQueue, LANES, Ps, Station, Uniform};
 use proptest::prelude::*;
 use queueing::{crommelin, mean_and_error};
 
@@ -12,6 +12,7 @@ use queueing::{crommelin, mean_and_error};
 enum Step {
     Schedule(u64),
     Post(u64),
+    PostIn(usize, u64),
     /// Cancel the n-th event that was ever scheduled (modulo).
     Cancel(usize),
     Pop,
@@ -21,9 +22,10 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         // Few distinct times, so that ties are common.
         3 => (0u64..20).prop_map(Step::Schedule),
-        3 => (0u64..20).prop_map(Step::Post),
+        2 => (0u64..20).prop_map(Step::Post),
+        4 => (0..LANES, 0u64..20).prop_map(|(lane, after)| Step::PostIn(lane, after)),
         2 => any::<usize>().prop_map(Step::Cancel),
-        3 => Just(Step::Pop),
+        4 => Just(Step::Pop),
     ]
 }
 
@@ -43,6 +45,11 @@ proptest! {
                 }
                 Step::Post(after) => {
                     queue.post(Ps(now + after), ids.len());
+                    list.push((now + after, ids.len()));
+                    ids.push(None);
+                }
+                Step::PostIn(lane, after) => {
+                    queue.post_in(lane, Ps(now + after), ids.len());
                     list.push((now + after, ids.len()));
                     ids.push(None);
                 }

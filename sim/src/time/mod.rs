@@ -11,7 +11,7 @@ mod station;
 mod usage;
 
 pub use histogram::{LONGEST_NS, Latencies, empty_latencies};
-pub use queue::{EventId, EventQueue};
+pub use queue::{EventId, EventQueue, LANES};
 pub use random::Uniform;
 pub use station::{Admission, Station};
 pub use usage::{Integral, Usage};

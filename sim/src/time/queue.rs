@@ -1,6 +1,16 @@
-//! The event queue: a binary heap with insertion tie-break and cancellation.
+//! The event queue: lanes for events that come in order, and a binary heap with
+//! insertion tie-break and cancellation for all others.
+
+use std::collections::VecDeque;
 
 use super::Ps;
+
+/// Lanes of an [`EventQueue`]. Each costs every event a comparison.
+pub const LANES: usize = 2;
+/// The heap's place among the first keys.
+const HEAP: usize = LANES;
+/// Key of nothing: after all others.
+const NOTHING: u128 = u128::MAX;
 
 /// Names a scheduled event until it is taken or cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +26,21 @@ struct Node<E> {
     event: E,
     /// [`FIXED`] if it cannot be cancelled.
     slot: u32,
+}
+
+/// An event in a lane.
+#[derive(Clone, Copy)]
+struct Posted<E> {
+    at: u64,
+    number: u64,
+    event: E,
+}
+
+impl<E> Posted<E> {
+    #[inline(always)]
+    fn key(&self) -> u128 {
+        u128::from(self.at) << 64 | u128::from(self.number)
+    }
 }
 
 /// No slot.
@@ -44,11 +69,20 @@ struct Slot<E> {
 /// | operation | cost |
 /// |---|---|
 /// | [`EventQueue::post`], [`EventQueue::schedule`], [`EventQueue::pop`] | O(log n); `post` is cheaper than `schedule` and cannot be taken back |
+/// | [`EventQueue::post_in`] | O(1), or that of `post` for an event before the lane's last |
 /// | [`EventQueue::cancel`] | O(1); the place in the heap is freed when its time comes, or at once for all when half of the heap is cancelled |
+///
+/// Most events of one kind are posted in the order in which they happen, such
+/// as the ends of what a single server does. [`EventQueue::post_in`] appends
+/// them to a lane, a queue that is sorted by construction, in O(1). The next
+/// event is the least of the lanes' first and the heap's.
 ///
 /// Memory grows to the largest number of events waiting at one time and is
 /// reused: nothing is allocated per event in the steady state.
 pub struct EventQueue<E> {
+    lanes: [VecDeque<Posted<E>>; LANES],
+    /// Least keys: of the lanes, of the heap.
+    first: [u128; LANES + 1],
     heap: Vec<Node<E>>,
     slots: Vec<Slot<E>>,
     free: Vec<u32>,
@@ -60,6 +94,8 @@ pub struct EventQueue<E> {
 impl<E> Default for EventQueue<E> {
     fn default() -> Self {
         EventQueue {
+            lanes: Default::default(),
+            first: [NOTHING; LANES + 1],
             heap: Vec::new(),
             slots: Vec::new(),
             free: Vec::new(),
@@ -79,7 +115,8 @@ impl<E: Copy> EventQueue<E> {
 
     /// Events that wait.
     pub fn len(&self) -> usize {
-        self.heap.len() - self.cancelled
+        let posted: usize = self.lanes.iter().map(VecDeque::len).sum();
+        posted + self.heap.len() - self.cancelled
     }
 
     /// True if no event waits.
@@ -124,13 +161,30 @@ impl<E: Copy> EventQueue<E> {
         self.insert(at, event, FIXED);
     }
 
+    /// Posts `event`, which most often is not earlier than those posted before
+    /// in the same lane (below [`LANES`]). As [`EventQueue::post`] otherwise.
     #[inline]
+    pub fn post_in(&mut self, lane: usize, at: Ps, event: E) {
+        let at = at.max(self.now);
+        let number = self.inserted;
+        let posted = Posted { at: at.0, number, event };
+        let in_lane = &mut self.lanes[lane];
+        match in_lane.back() {
+            Some(last) if last.at > at.0 => return self.insert(at, event, FIXED),
+            Some(_) => {}
+            None => self.first[lane] = posted.key(),
+        }
+        self.inserted += 1;
+        in_lane.push_back(posted);
+    }
+
     fn insert(&mut self, at: Ps, event: E, slot: u32) {
         let at = at.max(self.now);
         let key = u128::from(at.0) << 64 | u128::from(self.inserted);
         self.inserted += 1;
         self.heap.push(Node { key, event, slot });
         self.up(self.heap.len() - 1);
+        self.first[HEAP] = self.heap[0].key;
     }
 
     /// Takes an event back; `None` if it has happened or was cancelled.
@@ -151,13 +205,34 @@ impl<E: Copy> EventQueue<E> {
     #[inline]
     pub fn peek(&mut self) -> Option<Ps> {
         self.drop_cancelled();
-        self.heap.first().map(Node::at)
+        let least = self.first[self.least()];
+        (least != NOTHING).then_some(Ps((least >> 64) as u64))
+    }
+
+    /// Where the next event is.
+    #[inline(always)]
+    fn least(&self) -> usize {
+        let mut least = HEAP;
+        for lane in 0..LANES {
+            if self.first[lane] < self.first[least] {
+                least = lane;
+            }
+        }
+        least
     }
 
     /// Takes the next event and moves the clock to it.
     #[inline]
     pub fn pop(&mut self) -> Option<(Ps, E)> {
         self.drop_cancelled();
+        let least = self.least();
+        if least != HEAP {
+            let lane = &mut self.lanes[least];
+            let posted = lane.pop_front()?;
+            self.first[least] = lane.front().map_or(NOTHING, Posted::key);
+            self.now = Ps(posted.at);
+            return Some((self.now, posted.event));
+        }
         let first = self.remove_first()?;
         if first.slot != FIXED {
             self.release(first.slot);
@@ -212,6 +287,7 @@ impl<E: Copy> EventQueue<E> {
         for at in (0..self.heap.len() / 2).rev() {
             self.down(at);
         }
+        self.first[HEAP] = self.heap.first().map_or(NOTHING, |n| n.key);
     }
 
     fn release(&mut self, slot: u32) {
@@ -229,6 +305,7 @@ impl<E: Copy> EventQueue<E> {
             self.heap[0] = last;
             self.down(0);
         }
+        self.first[HEAP] = self.heap.first().map_or(NOTHING, |n| n.key);
         Some(first)
     }
 

@@ -161,11 +161,11 @@ impl<O: Observer> World<O> {
             let c = &mut self.cpus[cpu as usize];
             (c.busy, c.start) = (true, start);
             if parts.locked {
-                self.queue.post(prepared, Happens::WantsLock(cpu));
+                self.post(prepared, Happens::WantsLock(cpu));
                 return;
             }
             if !parts.is_private() {
-                self.queue.post(prepared + parts.trap, Happens::AtVmm(cpu));
+                self.post(prepared + parts.trap, Happens::AtVmm(cpu));
                 return;
             }
             self.finish_op(cpu, prepared + parts.hardware);
@@ -184,7 +184,7 @@ impl<O: Observer> World<O> {
         let waited = now.since(self.cpus[cpu as usize].since);
         if waited > self.costs.spin {
             let awake = now + self.costs.wake;
-            self.queue.post(awake, Happens::HasLock(cpu));
+            self.post(awake, Happens::HasLock(cpu));
         } else {
             self.has_lock(cpu, now);
         }
@@ -200,9 +200,9 @@ impl<O: Observer> World<O> {
         self.observer.cpu_got(at, Got::Lock, now);
         let written = now + parts.enqueue;
         if parts.trap + parts.vmm > Ps::ZERO {
-            self.queue.post(written + parts.trap, Happens::AtVmm(cpu));
+            self.post(written + parts.trap, Happens::AtVmm(cpu));
         } else {
-            self.queue.post(written + parts.hardware, Happens::CpuDone(cpu));
+            self.post(written + parts.hardware, Happens::CpuDone(cpu));
         }
     }
 
@@ -226,7 +226,7 @@ impl<O: Observer> World<O> {
             c.causes.vmm_lock += now.since(c.since);
         }
         self.observer.cpu_got(at, Got::Vmm, now);
-        self.queue.post(now + work, Happens::VmmDone(cpu));
+        self.post(now + work, Happens::VmmDone(cpu));
     }
 
     pub(super) fn vmm_done(&mut self, cpu: u32, now: Ps) {
@@ -241,7 +241,7 @@ impl<O: Observer> World<O> {
         match self.ops.cpu(at).parts.hardware {
             Ps::ZERO => self.cpu_done(cpu, now),
             hardware => {
-                self.queue.post(now + hardware, Happens::CpuDone(cpu));
+                self.post(now + hardware, Happens::CpuDone(cpu));
             }
         }
     }

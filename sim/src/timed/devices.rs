@@ -404,7 +404,7 @@ impl<O: Observer> World<O> {
                 ..Walking::default()
             });
             self.ops.get_mut(at).more = more;
-            self.queue.post(looked_up, Happens::Request(at));
+            self.post(looked_up, Happens::Request(at));
         }
     }
 
@@ -476,7 +476,7 @@ impl<O: Observer> World<O> {
                 let answered = now + self.times.page_request;
                 walking.paged += self.times.page_request;
                 *self.paging.entry(page).or_insert(0) += 1;
-                self.queue.post(answered, Happens::Answered(w.token));
+                self.post(answered, Happens::Answered(w.token));
                 return;
             }
             let fetched = walking.walks.count > 1;

@@ -12,7 +12,7 @@ use super::world::World;
 use crate::cache::{Key, Tag};
 use crate::config::{AtsTime, Config, Direction, Nesting, Sharing};
 use crate::events::{Chunk, DomainId, Event, Flags, Kind, PAGE_MASK, PageSize, Requester, Scope};
-use crate::replay::outcomes::{Fetch, Miss, Outcomes, Work};
+use crate::replay::outcomes::{Fetch, Miss, Outcomes, Work, WorkOf};
 use crate::replay::spaces::memo_place;
 use crate::results::timing::DeviceTlbCounters;
 use crate::sync;
@@ -251,6 +251,7 @@ impl Feed {
         let device_hits = device_hits.map(|hits| &hits[..n]);
         // The latest request's, unless an attach came after it.
         let (mut from, mut from_is_known) = (Source::default(), false);
+        let mut special = next_special(misses, fetches, work);
         for i in 0..n {
             if !world.measuring && chunk.first + i as u64 >= self.config.warm_up {
                 world.measure();
@@ -266,23 +267,27 @@ impl Feed {
                 let mine = of_event(&mut work, number, |w| w.event);
                 let found = mine.first().map_or(Work::default(), |w| w.work);
                 self.other(chunk, i, &found, arrival, world);
+                special = next_special(misses, fetches, work);
                 number += 1;
                 from_is_known = false;
                 continue;
             }
-            if let Some((first, rest)) = work.split_first()
-                && first.event == number
-                && first.notify
-            {
-                work = rest;
-                let cpu = self.cpu(self.last_map_cpu, world);
-                self.cpu_op(world, cpu, Action::MapSync, &first.work, arrival);
-            }
             let device_hit = device_hits.is_some_and(|hits| hits[i]);
             let (mut walks, mut fetched): (&[Miss], &[Fetch]) = (&[], &[]);
-            if !device_hit {
-                walks = of_event(&mut misses, number, |m| m.event);
-                fetched = of_event(&mut fetches, number, |f| f.event);
+            if number == special {
+                if let Some((first, rest)) = work.split_first()
+                    && first.event == number
+                    && first.notify
+                {
+                    work = rest;
+                    let cpu = self.cpu(self.last_map_cpu, world);
+                    self.cpu_op(world, cpu, Action::MapSync, &first.work, arrival);
+                }
+                if !device_hit {
+                    walks = of_event(&mut misses, number, |m| m.event);
+                    fetched = of_event(&mut fetches, number, |f| f.event);
+                }
+                special = next_special(misses, fetches, work);
             }
             number += !device_hit as u64;
             if !from_is_known || !from.is(requester[i], pasid[i], domain[i]) {
@@ -439,6 +444,15 @@ impl Feed {
             pages.mapped(space, start, end, done);
         }
     }
+}
+
+/// Number of the next event that has a record.
+#[inline(always)]
+fn next_special(misses: &[Miss], fetches: &[Fetch], work: &[WorkOf]) -> u64 {
+    let miss = misses.first().map_or(u64::MAX, |m| m.event);
+    let fetch = fetches.first().map_or(u64::MAX, |f| f.event);
+    let work = work.first().map_or(u64::MAX, |w| w.event);
+    miss.min(fetch).min(work)
 }
 
 /// Takes the records at the front that belong to an event.

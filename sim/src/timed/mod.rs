@@ -34,7 +34,7 @@ pub mod walkers;
 mod world;
 
 use crate::config::Config;
-use crate::events::{Chunk, Kind};
+use crate::events::Chunk;
 use crate::replay::outcomes::Outcomes;
 use crate::replay::{ReplayError, Run};
 use crate::results::RunResult;
@@ -75,15 +75,19 @@ impl<O: Observe> Run for TimedReplay<O> {
             self.feed.chunk(chunk, None, self.run.outcomes(), &mut self.world);
             return Ok(());
         }
-        self.passed.clear();
-        self.passed.first = chunk.first;
         let device_hits = self.feed.filter(chunk);
-        for (i, hit) in device_hits.iter().enumerate() {
-            if chunk.kind[i] != Kind::Dma as i32 || !hit {
-                self.passed.push(&chunk.event(i));
+        if device_hits.contains(&true) {
+            self.passed.clear();
+            self.passed.first = chunk.first;
+            for (i, hit) in device_hits.iter().enumerate() {
+                if !hit {
+                    self.passed.push(&chunk.event(i));
+                }
             }
+            self.run.run(&self.passed)?;
+        } else {
+            self.run.run(chunk)?;
         }
-        self.run.run(&self.passed)?;
         let outcomes = self.run.outcomes();
         self.feed.chunk(chunk, Some(&device_hits), outcomes, &mut self.world);
         self.feed.keep(device_hits);

@@ -39,6 +39,19 @@ pub(super) enum Happens {
     CpuDone(u32),
 }
 
+impl Happens {
+    /// Events of these kinds are many, and mostly come in order: devices issue
+    /// in order, a single walker ends its walks in order.
+    #[inline(always)]
+    const fn lane(self) -> Option<usize> {
+        match self {
+            Happens::Request(_) => Some(0),
+            Happens::WalkDone(_) | Happens::ReadDone(_) => Some(1),
+            _ => None,
+        }
+    }
+}
+
 /// Who may go on.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Actor {
@@ -223,6 +236,15 @@ impl<O: Observer> World<O> {
         }
     }
 
+    /// Schedules what will happen for certain.
+    #[inline(always)]
+    pub(super) fn post(&mut self, at: Ps, event: Happens) {
+        match event.lane() {
+            Some(lane) => self.queue.post_in(lane, at, event),
+            None => self.queue.post(at, event),
+        }
+    }
+
     /// The next event; false if there is none.
     pub(super) fn step(&mut self) -> bool {
         let Some((now, event)) = self.queue.pop() else { return false };
@@ -296,7 +318,7 @@ impl<O: Observer> World<O> {
         let looked_up = now + self.times.pwc_lookup;
         if self.memory.limit.is_none() || reads == 0 {
             let end = looked_up + self.memory.read_all(reads);
-            self.queue.post(end, Happens::WalkDone(walk));
+            self.post(end, Happens::WalkDone(walk));
             return;
         }
         if self.reads_left.len() <= walk as usize {
@@ -304,7 +326,7 @@ impl<O: Observer> World<O> {
         }
         self.reads_left[walk as usize] = reads + 1;
         // The look-up is a step of the same kind, without memory.
-        self.queue.post(looked_up, Happens::ReadDone(walk));
+        self.post(looked_up, Happens::ReadDone(walk));
     }
 
     /// A read of a walk ended (or its look-up): the next one, or the end.
@@ -314,7 +336,7 @@ impl<O: Observer> World<O> {
         let Some(limit) = &mut self.memory.limit else { return };
         if !first && let Some(next) = limit.depart(now) {
             let end = now + self.memory.read();
-            self.queue.post(end, Happens::ReadDone(next));
+            self.post(end, Happens::ReadDone(next));
         }
         if self.reads_left[walk as usize] == 0 {
             return self.walk_done(walk, now);
@@ -322,7 +344,7 @@ impl<O: Observer> World<O> {
         let Some(limit) = &mut self.memory.limit else { return };
         if let Admission::Started(walk) = limit.arrive(now, walk) {
             let end = now + self.memory.read();
-            self.queue.post(end, Happens::ReadDone(walk));
+            self.post(end, Happens::ReadDone(walk));
         }
     }
 
