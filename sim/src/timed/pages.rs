@@ -37,7 +37,8 @@ impl Dep {
 const SHIFT: u32 = 12;
 const REGION_SHIFT: u32 = 21;
 const PAGES: usize = 512;
-const MEMO: usize = 256;
+/// One region of each of many tenants.
+const MEMO: usize = 2048;
 
 #[derive(Clone, Copy)]
 pub struct Page {
