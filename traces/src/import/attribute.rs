@@ -299,7 +299,10 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
                 near = Some((index.abs_diff(h.index), h.domain));
             }
         }
-        for (i, r) in g.window.from(index + 1).take(NEIGHBOURS_AHEAD) {
+        // Without accesses nothing ahead tells a map's domain.
+        let tells = rec.kind != FtKind::Map || self.window.proves();
+        let ahead = if tells { NEIGHBOURS_AHEAD } else { 0 };
+        for (i, r) in g.window.from(index + 1).take(ahead) {
             if r.pid != rec.pid || r.cpu != rec.cpu || r.kind != rec.kind {
                 continue;
             }
@@ -368,6 +371,9 @@ impl<L: LineSource> Joined<L> {
 
     /// The first access that proves map `index`.
     fn proof(&self, log: &LogWindow, index: u64) -> Option<Proof> {
+        if !log.proves() {
+            return None;
+        }
         let rec = self.window.get(index)?;
         let not_before =
             self.log_time(index).map_or(i64::MIN, |t| t.saturating_sub(PROOF_SLACK_NS));

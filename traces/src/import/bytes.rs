@@ -68,9 +68,23 @@ impl<'a> Cursor<'a> {
     /// Decimal digits that fit in 64 bits.
     #[inline]
     pub(crate) fn dec(&mut self) -> Option<u64> {
-        let mut value = 0u64;
-        let mut used = 0;
-        for &b in self.rest {
+        // Up to 16 digits cannot overflow.
+        let (mut value, mut used) = (0u64, 0);
+        while used < 16
+            && let Some(eight) = self.rest[used..].first_chunk()
+        {
+            let (more, n) = up_to_eight_digits(*eight);
+            value = value * POWERS[n] + more;
+            used += n;
+            if n < 8 {
+                if used == 0 {
+                    return None;
+                }
+                self.rest = &self.rest[used..];
+                return Some(value);
+            }
+        }
+        for &b in &self.rest[used..] {
             let digit = b.wrapping_sub(b'0');
             if digit > 9 {
                 break;
@@ -91,7 +105,17 @@ impl<'a> Cursor<'a> {
     pub(crate) fn fraction_ns(&mut self) -> Option<u64> {
         let mut value = 0u64;
         let mut used = 0;
-        for &b in self.rest {
+        if let Some(eight) = self.rest.first_chunk() {
+            (value, used) = up_to_eight_digits(*eight);
+            if used < 8 {
+                if used == 0 {
+                    return None;
+                }
+                self.rest = &self.rest[used..];
+                return Some(value * POWERS[8 - used] * 10);
+            }
+        }
+        for &b in &self.rest[used..] {
             let digit = b.wrapping_sub(b'0');
             if digit > 9 {
                 break;
@@ -157,6 +181,33 @@ fn eight_digits(bytes: [u8; 8]) -> Option<u64> {
     Some(a.wrapping_add(b) >> 32)
 }
 
+/// Powers of ten, by number of digits.
+const POWERS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+
+/// Every byte of a word.
+const fn every(byte: u8) -> u64 {
+    byte as u64 * 0x0101_0101_0101_0101
+}
+
+/// Value and number of the decimal digits that eight bytes begin with: as
+/// [`eight_digits`], with zeros shifted in before the digits.
+#[inline]
+fn up_to_eight_digits(bytes: [u8; 8]) -> (u64, usize) {
+    let v = u64::from_le_bytes(bytes);
+    let low = v.wrapping_sub(every(b'0'));
+    // Borrows and carries spoil only what stands behind the first other byte.
+    let other = (low | v.wrapping_add(every(0x7f - b'9'))) & every(0x80);
+    let n = other.trailing_zeros() / 8;
+    if n == 0 {
+        return (0, 0);
+    }
+    let v = low << (64 - 8 * n);
+    let v = v.wrapping_mul(10).wrapping_add(v >> 8);
+    let a = (v & 0x0000_00ff_0000_00ff).wrapping_mul(0x000f_4240_0000_0064);
+    let b = (v >> 16 & 0x0000_00ff_0000_00ff).wrapping_mul(0x0000_2710_0000_0001);
+    (a.wrapping_add(b) >> 32, n as usize)
+}
+
 /// Value of a byte as a hexadecimal digit, 0xff if it is none.
 static HEX: [u8; 256] = {
     let mut t = [0xffu8; 256];
@@ -169,19 +220,52 @@ static HEX: [u8; 256] = {
     t
 };
 
+/// Value and number of the hexadecimal digits that eight bytes begin with.
+#[inline]
+fn up_to_eight_hex_digits(bytes: [u8; 8]) -> (u64, usize) {
+    let v = u64::from_le_bytes(bytes);
+    // Sums of seven bits: nothing is carried from byte to byte.
+    let seven = v & every(0x7f);
+    let lower = seven | every(0x20);
+    let digit = (seven + every(0x80 - b'0')) & !(seven + every(0x7f - b'9'));
+    let letter = (lower + every(0x80 - b'a')) & !(lower + every(0x7f - b'f'));
+    let other = !((digit | letter) & !v) & every(0x80);
+    let n = other.trailing_zeros() / 8;
+    if n == 0 {
+        return (0, 0);
+    }
+    // Letters have bit 6, and their low bits count from 1.
+    let v = (v & every(0x0f)) + 9 * (v >> 6 & every(1));
+    let v = (v << (64 - 8 * n)).swap_bytes();
+    let v = (v | v >> 4) & 0x00ff_00ff_00ff_00ff;
+    let v = (v | v >> 8) & 0x0000_ffff_0000_ffff;
+    ((v | v >> 16) & 0xffff_ffff, n as usize)
+}
+
 /// Value and length of the hexadecimal digits that `bytes` begin with. The
 /// value is meaningful up to 16 digits.
 #[inline]
 fn hex_prefix(bytes: &[u8]) -> (u64, usize) {
-    let mut value = 0u64;
-    for (i, &b) in bytes.iter().enumerate() {
+    let (mut value, mut used) = (0u64, 0);
+    while used < 16
+        && let Some(eight) = bytes[used..].first_chunk()
+    {
+        let (more, n) = up_to_eight_hex_digits(*eight);
+        value = value << (4 * n) | more;
+        used += n;
+        if n < 8 {
+            return (value, used);
+        }
+    }
+    for &b in &bytes[used..] {
         let digit = HEX[b as usize];
         if digit == 0xff {
-            return (value, i);
+            break;
         }
         value = value << 4 | u64::from(digit);
+        used += 1;
     }
-    (value, bytes.len())
+    (value, used)
 }
 
 /// Days from 1970-01-01 to a date of the Gregorian calendar (Howard
@@ -288,5 +372,30 @@ mod tests {
         assert_eq!(ns("2000-02-29T23:59:59.5Z"), Some(951_868_799_500_000_000));
         assert_eq!(ns("2026-13-23T04:33:23Z"), None);
         assert_eq!(ns("2026-11-23 04:33:23Z"), None);
+    }
+
+    proptest::proptest! {
+        /// The words' arithmetic against the library's, with anything behind.
+        #[test]
+        fn numbers_of_any_length(text in "[0-9a-fA-F]{0,20}", behind: Vec<u8>) {
+            let line = [text.as_bytes(), &behind].concat();
+            let digits = line.iter().take_while(|b| b.is_ascii_digit()).count();
+            let dec = std::str::from_utf8(&line[..digits]).unwrap().parse().ok();
+            let mut c = Cursor::new(&line);
+            proptest::prop_assert_eq!(c.dec(), dec);
+            proptest::prop_assert!(dec.is_none() || c.rest() == &line[digits..]);
+            let mut ns = String::from_utf8_lossy(&line[..digits]).into_owned();
+            ns.truncate(9);
+            let ns = (digits > 0).then(|| format!("{ns:0<9}").parse().unwrap());
+            let mut c = Cursor::new(&line);
+            proptest::prop_assert_eq!(c.fraction_ns(), ns);
+            proptest::prop_assert!(ns.is_none() || c.rest() == &line[digits..]);
+            let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
+            let hex = std::str::from_utf8(&line[..digits]).unwrap();
+            let hex = u64::from_str_radix(hex, 16).ok().filter(|_| digits <= 16);
+            let mut c = Cursor::new(&line);
+            proptest::prop_assert_eq!(c.hex(), hex);
+            proptest::prop_assert!(hex.is_none() || c.rest() == &line[digits..]);
+        }
     }
 }
