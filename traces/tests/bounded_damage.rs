@@ -49,7 +49,10 @@ struct Made<F> {
 }
 
 /// `count` times what `make` appends.
-fn made(count: u64, make: impl Fn(u64, &mut Vec<u8>)) -> Made<impl FnMut(u64, &mut Vec<u8>) -> bool> {
+fn made(
+    count: u64,
+    make: impl Fn(u64, &mut Vec<u8>),
+) -> Made<impl FnMut(u64, &mut Vec<u8>) -> bool> {
     let make = move |n, text: &mut Vec<u8>| {
         if n < count {
             make(n, text);
@@ -71,7 +74,8 @@ impl<F: FnMut(u64, &mut Vec<u8>) -> bool> Made<F> {
 impl<F: FnMut(u64, &mut Vec<u8>) -> bool> LineSource for Made<F> {
     fn next_line(&mut self) -> Result<Option<Line<'_>>> {
         let more = self.next();
-        let line = Line { number: self.number, bytes: self.text.trim_ascii_end(), truncated: false };
+        let line =
+            Line { number: self.number, bytes: self.text.trim_ascii_end(), truncated: false };
         Ok(more.then_some(line))
     }
 
@@ -166,7 +170,8 @@ fn a_line_of_a_gigabyte(path: &Path, out: &Path) {
         (b"vtd_slpte_fetch x\n", "HyperSIO text"),
     ] {
         gigabyte(path, head, b"");
-        let done = within_the_limit(&format!("a line of 1 GiB in {name}"), || by_content(path, out));
+        let done =
+            within_the_limit(&format!("a line of 1 GiB in {name}"), || by_content(path, out));
         says(done.unwrap_err(), "is longer than 1048576 bytes");
     }
     gigabyte(path, b"", b"");
@@ -182,16 +187,20 @@ fn domains_and_devices_without_end() {
     let attaches = made(u64::MAX, |n, text| {
         write!(text, "1@2.000001:virtio_iommu_attach domain={n} endpoint={n}").unwrap();
     });
-    let done = within_the_limit("virtio: endpoints", || import::virtio_iommu(attaches, sink, options));
+    let done =
+        within_the_limit("virtio: endpoints", || import::virtio_iommu(attaches, sink, options));
     says(done.map(|_| ()).unwrap_err(), "more than 65536 endpoints");
 
     // Each maps in another domain, each translates in another thread.
-    let maps = made(6_000_000, |n, text| match n % 2 {
+    let maps = made(6_000_000, |n, text| {
+        match n % 2 {
         0 => write!(text, "1@2.000001:virtio_iommu_map domain={n} virt_start=0x1000 virt_end=0x1fff phys_start=0x1000 flags=3").unwrap(),
         _ => write!(text, "{n}@2.000001:virtio_iommu_translate mr=x rid=8 addr=0x1000 flag=1").unwrap(),
+    }
     });
     let sink = &mut Checked::default();
-    let done = within_the_limit("virtio: domains, threads", || import::virtio_iommu(maps, sink, options));
+    let done =
+        within_the_limit("virtio: domains, threads", || import::virtio_iommu(maps, sink, options));
     assert!(done.unwrap().0.count("mappings_forgotten") > 0);
 
     // Each line of a kernel's trace names another device.
@@ -229,13 +238,18 @@ fn domains_and_devices_without_end() {
             }
             writeln!(text, "{n},4096,{n},{n}{kind}").unwrap();
         });
-        let done = within_the_limit(&format!("rows: {name}"), || to_file(Foreign::Csv, false, rows));
+        let done =
+            within_the_limit(&format!("rows: {name}"), || to_file(Foreign::Csv, false, rows));
         let e = done.unwrap_err().to_string();
         assert!(e.contains(reason), "{e}");
     }
     // PASIDs and domains alone are kept nowhere.
     let rows = made(3_000_000, |n, text| {
-        writeln!(text, "{{\"kind\":\"dma\",\"domain\":{n},\"requester\":8,\"pasid\":{n},\"addr\":4096}}").unwrap();
+        writeln!(
+            text,
+            "{{\"kind\":\"dma\",\"domain\":{n},\"requester\":8,\"pasid\":{n},\"addr\":4096}}"
+        )
+        .unwrap();
     });
     let events = within_the_limit("PASIDs", || to_file(Foreign::JsonLines, false, rows)).unwrap();
     assert_eq!(events, 3_000_000);
@@ -291,7 +305,8 @@ fn domains_and_devices_without_end() {
 
 fn pages_and_objects_without_end() {
     let rows = made(u64::MAX, |n, text| writeln!(text, "{}", hypersio_line(n, 5)).unwrap());
-    let done = within_the_limit("HyperSIO text: pages", || to_file(Foreign::HypersioText, false, rows));
+    let done =
+        within_the_limit("HyperSIO text: pages", || to_file(Foreign::HypersioText, false, rows));
     says(done.unwrap_err(), "more than 3,670,016 pages");
 
     for dense in [false, true] {

@@ -122,7 +122,8 @@ impl TraceWriter {
         }
         self.tally.add(e);
         if self.tally.devices.len() > MAX_DEVICES {
-            let why = format!("the trace has more than {MAX_DEVICES} devices; slice or merge fewer");
+            let why =
+                format!("the trace has more than {MAX_DEVICES} devices; slice or merge fewer");
             return Err(self.bad_event(why));
         }
         self.group.events.push(e);

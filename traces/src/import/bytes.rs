@@ -35,7 +35,11 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    #[inline]
     pub(crate) fn skip_spaces(&mut self) {
+        while let Some(rest) = self.rest.strip_prefix(b"        ") {
+            self.rest = rest;
+        }
         while let [b' ' | b'\t', rest @ ..] = self.rest {
             self.rest = rest;
         }
@@ -68,18 +72,30 @@ impl<'a> Cursor<'a> {
     /// Decimal digits that fit in 64 bits.
     #[inline]
     pub(crate) fn dec(&mut self) -> Option<u64> {
-        // Up to 16 digits cannot overflow.
-        let (mut value, mut used) = (0u64, 0);
-        while used < 16
+        // Most numbers are short.
+        let mut value = 0;
+        for used in 0..4 {
+            let digit = self.rest.get(used).map_or(10, |b| b.wrapping_sub(b'0'));
+            if digit > 9 {
+                self.rest = &self.rest[used..];
+                return (used > 0).then_some(value);
+            }
+            value = value * 10 + u64::from(digit);
+        }
+        self.long_dec(value)
+    }
+
+    /// The same behind four digits.
+    fn long_dec(&mut self, mut value: u64) -> Option<u64> {
+        let mut used = 4;
+        // Up to 19 digits cannot overflow.
+        while used < 12
             && let Some(eight) = self.rest[used..].first_chunk()
         {
             let (more, n) = up_to_eight_digits(*eight);
             value = value * POWERS[n] + more;
             used += n;
             if n < 8 {
-                if used == 0 {
-                    return None;
-                }
                 self.rest = &self.rest[used..];
                 return Some(value);
             }
@@ -91,9 +107,6 @@ impl<'a> Cursor<'a> {
             }
             value = value.checked_mul(10)?.checked_add(u64::from(digit))?;
             used += 1;
-        }
-        if used == 0 {
-            return None;
         }
         self.rest = &self.rest[used..];
         Some(value)

@@ -109,7 +109,21 @@ pub(crate) fn split(bytes: &[u8]) -> Result<(Prefix, &[u8], Cursor<'_>), Line<'_
 ///
 /// # Errors
 /// What is wrong with it.
+#[inline]
 fn event_name(text: &[u8]) -> Result<(&[u8], usize), &'static str> {
+    // Those that most lines have, with the system's name as perf prints it.
+    let mut known = Cursor::new(text);
+    let _ = known.try_lit(b"iommu:") || known.try_lit(b"intel_iommu:");
+    for name in [&b"map: "[..], b"unmap: ", b"qi_submit: "] {
+        if known.rest().starts_with(name) {
+            let start = text.len() - known.rest().len();
+            return Ok((&known.rest()[..name.len() - 2], start + name.len()));
+        }
+    }
+    any_event_name(text)
+}
+
+fn any_event_name(text: &[u8]) -> Result<(&[u8], usize), &'static str> {
     let mut start = 0;
     for (i, &b) in text.iter().enumerate() {
         if b == b':' {
