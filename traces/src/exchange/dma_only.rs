@@ -10,6 +10,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 pub(super) struct Mapper {
     /// Target of each page.
     pages: FxHashMap<(u32, u64), u64>,
+    /// Pages are numbered in the order of first use: those before this one are
+    /// mapped, and `pages` is not needed.
+    numbered: Option<u64>,
     devices: FxHashSet<(u32, u32)>,
     next: u64,
 }
@@ -34,6 +37,12 @@ impl Mapper {
     /// Why an import ends that needs more than this remembers.
     pub const FULL: &str = "more than 3,670,016 pages (14 GiB) or 262,144 devices and domains are accessed, \
         whose maps would have to be added; give --no-maps to import the accesses alone";
+
+    /// A mapper for accesses to one domain without outputs, whose pages are
+    /// numbered from `first` in the order of first use.
+    pub fn of_numbered_pages(first: u64) -> Mapper {
+        Mapper { numbered: Some(first), ..Mapper::default() }
+    }
 
     /// Why no maps can be added for an access.
     pub fn refuses(&self, e: &Event) -> Option<String> {
@@ -67,6 +76,12 @@ impl Mapper {
         let mut added = 0;
         let last = (e.addr + (e.size.max(1) - 1)) >> 12;
         for page in e.addr >> 12..=last {
+            if let Some(next) = &mut self.numbered {
+                if page < *next {
+                    continue;
+                }
+                *next = page + 1;
+            }
             let known = e.flags.has(Flags::OUT_KNOWN);
             let at = page << 12;
             let recorded = (e.out & !0xfff).wrapping_add(at.wrapping_sub(e.addr & !0xfff));
@@ -88,6 +103,10 @@ impl Mapper {
             }
             let flags = Flags::INFERRED.with(Flags::READ).with(Flags::WRITE);
             f(&Event { kind: Kind::Map, flags, out: to, ..change })?;
+            if self.numbered.is_some() {
+                added += 1;
+                continue;
+            }
             if self.pages.len() == MANY_PAGES {
                 self.pages.reserve(MAX_PAGES - MANY_PAGES);
             }

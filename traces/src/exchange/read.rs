@@ -169,7 +169,8 @@ pub fn import_events<R: ByteSource, S: EventSink>(
     let mut sink = Sink::new(out, input.path(), options.max_errors, control);
     let accesses_only = !matches!(format, Foreign::JsonLines | Foreign::Csv);
     if accesses_only && options.maps {
-        sink.mapper = Some(Mapper::default());
+        let dense = format == Foreign::OracleGeneral && options.dense_ids;
+        sink.mapper = Some(if dense { records::dense_mapper() } else { Mapper::default() });
     }
     match format {
         Foreign::JsonLines => text::json(input, &mut sink, &mut meta)?,
@@ -178,7 +179,7 @@ pub fn import_events<R: ByteSource, S: EventSink>(
         Foreign::HypersioText => text::hypersio(input, &mut sink)?,
         Foreign::HypersioBinary => records::hypersio(input, &mut sink)?,
     }
-    if sink.records == 0 {
+    if sink.records == sink.damaged {
         let why = format!("it holds no event of the format {}", format.name());
         return Err(refuse(&sink.path, why));
     }

@@ -6,6 +6,7 @@ use rustc_hash::FxHashMap;
 use super::bytes::ByteSource;
 use super::sink::{Place, Sink};
 use crate::Result;
+use crate::exchange::dma_only::Mapper;
 use crate::exchange::{hypersio, oracle_general, refuse};
 use crate::import::EventSink;
 
@@ -14,6 +15,14 @@ const MAX_OBJECTS: usize = 7 << 19;
 /// Objects from which on there is room for all, so that no two large tables
 /// are needed at once.
 const MANY_OBJECTS: usize = 7 << 16;
+
+/// First page of numbered objects.
+const FIRST_PAGE: u64 = 16;
+
+/// The mapper for numbered objects.
+pub(super) fn dense_mapper() -> Mapper {
+    Mapper::of_numbered_pages(FIRST_PAGE)
+}
 
 /// Calls `f` with every record of `N` bytes, its number, and the progress.
 fn records<const N: usize, R: ByteSource>(
@@ -53,21 +62,28 @@ pub(super) fn oracle<R: ByteSource, S: EventSink>(
     sink: &mut Sink<'_, '_, S>,
     dense: bool,
 ) -> Result<()> {
-    let mut numbers = FxHashMap::default();
+    let mut numbers: FxHashMap<u64, u64> = FxHashMap::default();
     records(input, |bytes, number, progress| {
         let mut record = oracle_general::Record::decode(bytes);
         if dense {
             let next = numbers.len() as u64;
-            let page = *numbers.entry(record.object).or_insert(next);
-            if numbers.len() == MANY_OBJECTS {
-                numbers.reserve(MAX_OBJECTS - MANY_OBJECTS);
-            } else if numbers.len() > MAX_OBJECTS {
-                let why = format!(
-                    "record {number}: more than {MAX_OBJECTS} objects are to be numbered; import a part of the trace"
-                );
-                return Err(refuse(&sink.path, why));
-            }
-            record.object = 1 << oracle_general::PAGE_BITS | (page + 16);
+            let page = match numbers.get(&record.object) {
+                Some(page) => *page,
+                None if numbers.len() == MAX_OBJECTS => {
+                    let why = format!(
+                        "record {number}: more than {MAX_OBJECTS} objects are to be numbered; import a part of the trace"
+                    );
+                    return Err(refuse(&sink.path, why));
+                }
+                None => {
+                    if numbers.len() == MANY_OBJECTS {
+                        numbers.reserve(MAX_OBJECTS - MANY_OBJECTS);
+                    }
+                    numbers.insert(record.object, next);
+                    next
+                }
+            };
+            record.object = 1 << oracle_general::PAGE_BITS | (page + FIRST_PAGE);
         } else if record.object >> (oracle_general::PAGE_BITS + 18) != 0 {
             let why = format!(
                 "object {:#x} of record {number} is no page number; give --dense-ids to number \
