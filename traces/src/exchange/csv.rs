@@ -173,7 +173,8 @@ impl Columns {
             if field.is_empty() {
                 continue;
             }
-            let field = std::str::from_utf8(field).map_err(|_| "a field is not UTF-8")?.trim();
+            let whole = std::str::from_utf8(field).map_err(|_| "a field is not UTF-8")?;
+            let field = whole.trim();
             let named = |why: String| format!("column {column:?}: {why}");
             let int = || number(field).map_err(named);
             let int32 = || int().and_then(|n| u32::try_from(n).map_err(|e| named(e.to_string())));
@@ -204,7 +205,8 @@ impl Columns {
                 }
                 Column::Aux => e.aux = int()?,
                 Column::Text => {
-                    text = Some(field.strip_prefix('=').unwrap_or(field).to_string());
+                    // As exported, with the blanks at its ends.
+                    text = Some(whole.strip_prefix('=').unwrap_or(field).to_string());
                 }
                 Column::Op => match field.to_ascii_lowercase().as_str() {
                     "r" | "read" | "to_device" | "get" => e.flags = e.flags.with(Flags::READ),

@@ -8,8 +8,11 @@ use rustc_hash::{FxHashMap, FxHashSet};
 /// lies in guest memory in the order of first use, scattered (A).
 #[derive(Debug, Default)]
 pub(super) struct Mapper {
-    /// Target of each page.
-    pages: FxHashMap<(u32, u64), u64>,
+    /// Target of each page, by number of its domain and page.
+    pages: FxHashMap<u64, u64>,
+    /// Number of each domain, and the last one asked for.
+    domains: FxHashMap<u32, u64>,
+    last_domain: (u32, u64),
     /// Pages are numbered in the order of first use: those before this one are
     /// mapped, and `pages` is not needed.
     numbered: Option<u64>,
@@ -20,7 +23,7 @@ pub(super) struct Mapper {
 /// First address of made-up guest memory.
 const FIRST: u64 = 1 << 32;
 
-/// Pages remembered: 14 GiB of them. A table of 2^22 slots of 25 bytes, which
+/// Pages remembered: 14 GiB of them. A table of 2^22 slots of 17 bytes, which
 /// is filled to 7/8, leaves room for the rest of an import in 256 MB.
 const MAX_PAGES: usize = 7 << 19;
 /// Pages from which on there is room for all of them: growing in steps would
@@ -29,6 +32,8 @@ const MANY_PAGES: usize = 7 << 16;
 /// Pairs of device and domain remembered: each requester id (16 bits) in four
 /// domains.
 const MAX_DEVICES: usize = 1 << 18;
+/// Bits of an address in a table of five levels.
+const ADDRESS_BITS: u32 = 57;
 /// Longest access. No device asks for more than some MiB at once; a larger
 /// number is damaged, and would be a map for each of its pages.
 pub(super) const MAX_ACCESS_BYTES: u64 = 1 << 30;
@@ -46,12 +51,13 @@ impl Mapper {
 
     /// Why no maps can be added for an access.
     pub fn refuses(&self, e: &Event) -> Option<String> {
-        (e.size > MAX_ACCESS_BYTES || e.addr.checked_add(e.size.max(1) - 1).is_none()).then(|| {
-            format!(
-                "an access of {} bytes at {:#x} is longer than 1 GiB or runs over the top",
-                e.size, e.addr
-            )
-        })
+        (e.size > MAX_ACCESS_BYTES || e.addr.saturating_add(e.size.max(1) - 1) >> ADDRESS_BITS != 0)
+            .then(|| {
+                format!(
+                    "an access of {} bytes at {:#x} is longer than 1 GiB or ends beyond 57 bits",
+                    e.size, e.addr
+                )
+            })
     }
 
     /// Calls `f` with what `e` needs and then with `e` itself. Returns how many
@@ -73,6 +79,7 @@ impl Mapper {
             }
             f(&Event { kind: Kind::Attach, ..first })?;
         }
+        let domain = self.number_of(e.domain.0) << (ADDRESS_BITS - 12);
         let mut added = 0;
         let last = (e.addr + (e.size.max(1) - 1)) >> 12;
         for page in e.addr >> 12..=last {
@@ -85,7 +92,7 @@ impl Mapper {
             let known = e.flags.has(Flags::OUT_KNOWN);
             let at = page << 12;
             let recorded = (e.out & !0xfff).wrapping_add(at.wrapping_sub(e.addr & !0xfff));
-            let old = self.pages.get(&(e.domain.0, page)).copied();
+            let old = self.pages.get(&(domain | page)).copied();
             if old.is_some_and(|old| !known || old == recorded) {
                 continue;
             }
@@ -110,10 +117,20 @@ impl Mapper {
             if self.pages.len() == MANY_PAGES {
                 self.pages.reserve(MAX_PAGES - MANY_PAGES);
             }
-            self.pages.insert((e.domain.0, page), to);
+            self.pages.insert(domain | page, to);
             added += 1;
         }
         f(e)?;
         Ok(Some(added))
+    }
+
+    /// Numbers of domains are fewer than pairs of device and domain: with a
+    /// page's number they fit 64 bits.
+    fn number_of(&mut self, domain: u32) -> u64 {
+        if self.last_domain.0 != domain || self.domains.is_empty() {
+            let next = self.domains.len() as u64;
+            self.last_domain = (domain, *self.domains.entry(domain).or_insert(next));
+        }
+        self.last_domain.1
     }
 }

@@ -72,41 +72,23 @@ impl<'a> Cursor<'a> {
     /// Decimal digits that fit in 64 bits.
     #[inline]
     pub(crate) fn dec(&mut self) -> Option<u64> {
-        // Most numbers are short.
-        let mut value = 0;
-        for used in 0..4 {
-            let digit = self.rest.get(used).map_or(10, |b| b.wrapping_sub(b'0'));
-            if digit > 9 {
-                self.rest = &self.rest[used..];
-                return (used > 0).then_some(value);
-            }
-            value = value * 10 + u64::from(digit);
-        }
-        self.long_dec(value)
-    }
-
-    /// The same behind four digits.
-    fn long_dec(&mut self, mut value: u64) -> Option<u64> {
-        let mut used = 4;
-        // Up to 19 digits cannot overflow.
-        while used < 12
-            && let Some(eight) = self.rest[used..].first_chunk()
-        {
-            let (more, n) = up_to_eight_digits(*eight);
-            value = value * POWERS[n] + more;
-            used += n;
-            if n < 8 {
-                self.rest = &self.rest[used..];
-                return Some(value);
-            }
-        }
-        for &b in &self.rest[used..] {
+        let mut value = 0u64;
+        let mut used = 0;
+        for &b in self.rest {
             let digit = b.wrapping_sub(b'0');
             if digit > 9 {
                 break;
             }
-            value = value.checked_mul(10)?.checked_add(u64::from(digit))?;
+            value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
             used += 1;
+        }
+        if used == 0 {
+            return None;
+        }
+        // Only 20 digits and more can be too large.
+        if used >= 20 {
+            let digits = std::str::from_utf8(&self.rest[..used]).ok()?;
+            value = digits.parse().ok()?;
         }
         self.rest = &self.rest[used..];
         Some(value)
@@ -118,17 +100,7 @@ impl<'a> Cursor<'a> {
     pub(crate) fn fraction_ns(&mut self) -> Option<u64> {
         let mut value = 0u64;
         let mut used = 0;
-        if let Some(eight) = self.rest.first_chunk() {
-            (value, used) = up_to_eight_digits(*eight);
-            if used < 8 {
-                if used == 0 {
-                    return None;
-                }
-                self.rest = &self.rest[used..];
-                return Some(value * POWERS[8 - used] * 10);
-            }
-        }
-        for &b in &self.rest[used..] {
+        for &b in self.rest {
             let digit = b.wrapping_sub(b'0');
             if digit > 9 {
                 break;
@@ -142,10 +114,7 @@ impl<'a> Cursor<'a> {
             return None;
         }
         self.rest = &self.rest[used..];
-        for _ in used..9 {
-            value *= 10;
-        }
-        Some(value)
+        Some(value * POWERS[9 - used.min(9)])
     }
 
     /// `SEC.FRACTION` in ns.
@@ -194,32 +163,9 @@ fn eight_digits(bytes: [u8; 8]) -> Option<u64> {
     Some(a.wrapping_add(b) >> 32)
 }
 
-/// Powers of ten, by number of digits.
-const POWERS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
-
-/// Every byte of a word.
-const fn every(byte: u8) -> u64 {
-    byte as u64 * 0x0101_0101_0101_0101
-}
-
-/// Value and number of the decimal digits that eight bytes begin with: as
-/// [`eight_digits`], with zeros shifted in before the digits.
-#[inline]
-fn up_to_eight_digits(bytes: [u8; 8]) -> (u64, usize) {
-    let v = u64::from_le_bytes(bytes);
-    let low = v.wrapping_sub(every(b'0'));
-    // Borrows and carries spoil only what stands behind the first other byte.
-    let other = (low | v.wrapping_add(every(0x7f - b'9'))) & every(0x80);
-    let n = other.trailing_zeros() / 8;
-    if n == 0 {
-        return (0, 0);
-    }
-    let v = low << (64 - 8 * n);
-    let v = v.wrapping_mul(10).wrapping_add(v >> 8);
-    let a = (v & 0x0000_00ff_0000_00ff).wrapping_mul(0x000f_4240_0000_0064);
-    let b = (v >> 16 & 0x0000_00ff_0000_00ff).wrapping_mul(0x0000_2710_0000_0001);
-    (a.wrapping_add(b) >> 32, n as usize)
-}
+/// Powers of ten.
+const POWERS: [u64; 10] =
+    [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
 
 /// Value of a byte as a hexadecimal digit, 0xff if it is none.
 static HEX: [u8; 256] = {
@@ -233,52 +179,19 @@ static HEX: [u8; 256] = {
     t
 };
 
-/// Value and number of the hexadecimal digits that eight bytes begin with.
-#[inline]
-fn up_to_eight_hex_digits(bytes: [u8; 8]) -> (u64, usize) {
-    let v = u64::from_le_bytes(bytes);
-    // Sums of seven bits: nothing is carried from byte to byte.
-    let seven = v & every(0x7f);
-    let lower = seven | every(0x20);
-    let digit = (seven + every(0x80 - b'0')) & !(seven + every(0x7f - b'9'));
-    let letter = (lower + every(0x80 - b'a')) & !(lower + every(0x7f - b'f'));
-    let other = !((digit | letter) & !v) & every(0x80);
-    let n = other.trailing_zeros() / 8;
-    if n == 0 {
-        return (0, 0);
-    }
-    // Letters have bit 6, and their low bits count from 1.
-    let v = (v & every(0x0f)) + 9 * (v >> 6 & every(1));
-    let v = (v << (64 - 8 * n)).swap_bytes();
-    let v = (v | v >> 4) & 0x00ff_00ff_00ff_00ff;
-    let v = (v | v >> 8) & 0x0000_ffff_0000_ffff;
-    ((v | v >> 16) & 0xffff_ffff, n as usize)
-}
-
 /// Value and length of the hexadecimal digits that `bytes` begin with. The
 /// value is meaningful up to 16 digits.
 #[inline]
 fn hex_prefix(bytes: &[u8]) -> (u64, usize) {
-    let (mut value, mut used) = (0u64, 0);
-    while used < 16
-        && let Some(eight) = bytes[used..].first_chunk()
-    {
-        let (more, n) = up_to_eight_hex_digits(*eight);
-        value = value << (4 * n) | more;
-        used += n;
-        if n < 8 {
-            return (value, used);
-        }
-    }
-    for &b in &bytes[used..] {
+    let mut value = 0u64;
+    for (i, &b) in bytes.iter().enumerate() {
         let digit = HEX[b as usize];
         if digit == 0xff {
-            break;
+            return (value, i);
         }
         value = value << 4 | u64::from(digit);
-        used += 1;
     }
-    (value, used)
+    (value, bytes.len())
 }
 
 /// Days from 1970-01-01 to a date of the Gregorian calendar (Howard
@@ -388,7 +301,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// The words' arithmetic against the library's, with anything behind.
+        /// Against the library's numbers, with anything behind.
         #[test]
         fn numbers_of_any_length(text in "[0-9a-fA-F]{0,20}", behind: Vec<u8>) {
             let line = [text.as_bytes(), &behind].concat();

@@ -152,9 +152,6 @@ fn marker(text: &[u8]) -> &[u8] {
     }
 }
 
-/// Largest number of a CPU that an event can hold; Linux counts to 8,191.
-const MAX_CPU: u64 = i16::MAX as u64;
-
 /// Finds ` [CPU] `; gives the CPU, the pid before it and what follows.
 fn find_cpu(bytes: &[u8]) -> Option<(u32, u32, &[u8])> {
     for at in memchr::memchr_iter(b'[', bytes) {
@@ -163,10 +160,10 @@ fn find_cpu(bytes: &[u8]) -> Option<(u32, u32, &[u8])> {
             && at > 0
             && bytes[at - 1] == b' '
             && c.try_lit(b"] ")
-            && cpu <= MAX_CPU
+            && let Ok(cpu) = u32::try_from(cpu)
             && let Some(pid) = pid(&bytes[..at])
         {
-            return Some((cpu as u32, pid, c.rest()));
+            return Some((cpu, pid, c.rest()));
         }
     }
     None

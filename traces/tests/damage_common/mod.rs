@@ -68,7 +68,8 @@ pub const IMPORTERS: [(&str, Importer, &[Is]); 10] = [
     ("kernel's trace", kernel, &[Is::Ftrace]),
     ("CSV", |b| foreign(Foreign::Csv, b), &[Is::Csv]),
     ("JSON lines", |b| foreign(Foreign::JsonLines, b), &[Is::Json]),
-    ("oracleGeneral", |b| foreign(Foreign::OracleGeneral, b), &[Is::Oracle]),
+    // Half a record of HyperSIO's is a request for some object.
+    ("oracleGeneral", |b| foreign(Foreign::OracleGeneral, b), &[Is::Oracle, Is::HypersioBinary]),
     // Stock QEMU's lines are the same but for the page size.
     ("HyperSIO text", |b| foreign(Foreign::HypersioText, b), &[Is::HypersioText, Is::VtdLog]),
     ("HyperSIO binary", |b| foreign(Foreign::HypersioBinary, b), &[Is::HypersioBinary]),

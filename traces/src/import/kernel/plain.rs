@@ -13,6 +13,7 @@ use ioasim_events::{DomainId, Event, Flags, Kind, Requester};
 use rustc_hash::FxHashMap;
 
 use super::super::clock::Clock;
+use super::super::emit::cpu_column;
 use super::super::ftrace_line::{self, Event as Traced, Line, Prefix};
 use super::super::lines::{EventSink, LineSource, import_error};
 use super::super::report::{Diagnostics, ImportReport, Options};
@@ -175,7 +176,7 @@ impl<L: LineSource, S: EventSink> Plain<L, S> {
         let mut event = Event::new(Kind::Marker);
         event.time_ns = u64::try_from(time).unwrap_or(0);
         self.now_ns = event.time_ns;
-        event.cpu = i32::try_from(prefix.cpu).unwrap_or(-1);
+        event.cpu = cpu_column(prefix.cpu);
         match found {
             Found::Change { kind, iova, size, out } if self.table_changes => {
                 event.kind = kind;
