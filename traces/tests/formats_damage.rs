@@ -9,8 +9,11 @@ use damage_common::*;
 use ioasim_traces::input::open_text;
 use proptest::prelude::*;
 
+/// An example's name, its importer, what it is, and its bytes.
+type Own = (&'static str, Importer, Is, Vec<u8>);
+
 /// The examples, with the importer that takes each.
-static OWN: LazyLock<Vec<(&str, Importer, Is, Vec<u8>)>> = LazyLock::new(|| {
+static OWN: LazyLock<Vec<Own>> = LazyLock::new(|| {
     let of = |is: Is| IMPORTERS.iter().filter(move |i| i.2.contains(&is));
     let all = examples().into_iter();
     let with = |(is, name, bytes): (Is, &'static str, Vec<u8>)| {
