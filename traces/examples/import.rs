@@ -1,11 +1,13 @@
 //! Imports logs and prints the report, for measuring speed and memory
-//! (`/usr/bin/time -v`): `import [--ftrace F] LOG` or
+//! (`/usr/bin/time -v`): `import [--ftrace F] LOG`, `import FILE -o T.parquet` of any format, or
 //! `import --host H --ftrace G --vmm V --hypervisor K`; `--print` shows the
 //! events.
 
 use std::path::PathBuf;
 
 use ioasim_events::{Event, Requester};
+use ioasim_traces::exchange;
+use ioasim_traces::generate::Control;
 use ioasim_traces::import::{self, BundleInputs, EventSink, Options};
 use ioasim_traces::input::open_text;
 
@@ -66,9 +68,18 @@ fn main() -> ioasim_traces::Result<()> {
             (report, inputs.host.text_bytes() + inputs.vmm.text_bytes())
         } else {
             if let Some(output) = output {
-                let inputs = import::Inputs::Log { log: log.expect("a log"), guest_ftrace: ftrace };
-                let (_, summary) = import::import_to_file(&inputs, &output, &mut options)?;
-                println!("{} events, {:.3} s", summary.events, start.elapsed().as_secs_f64());
+                let log = log.expect("a log");
+                let bytes = std::fs::metadata(&log).map_or(0, |m| m.len());
+                let summary = if ftrace.is_none() && exchange::tell(&log)?.is_some() {
+                    let foreign = exchange::ImportOptions::default();
+                    exchange::import(&log, &output, &foreign, &mut Control::default())?
+                } else {
+                    let inputs = import::Inputs::Log { log, guest_ftrace: ftrace };
+                    import::import_to_file(&inputs, &output, &mut options)?.1
+                };
+                let seconds = start.elapsed().as_secs_f64();
+                let (events, speed) = (summary.events, bytes as f64 / seconds / 1e6);
+                println!("{events} events, {seconds:.3} s, {speed:.0} MB/s of the file");
                 return Ok(());
             }
             let ftrace = ftrace.as_deref().map(open_text).transpose()?;

@@ -4,11 +4,15 @@
 //! order, and under some other names; a file without a column `kind` holds
 //! accesses alone.
 
+mod fields;
+
 use ioasim_events::{DomainId, Event, Flags, Kind, Pasid, Requester};
 
 use super::output::Output;
 use super::{Encoder, json_lines, refuse};
 use crate::Result;
+use crate::import::bytes::Cursor;
+pub(super) use fields::Fields;
 
 /// Columns as they are written.
 const COLUMNS: [&str; 12] = [
@@ -135,19 +139,15 @@ impl Columns {
     ///
     /// # Errors
     /// One sentence if there is no address, or two columns mean the same.
-    pub fn of(header: &csv::ByteRecord) -> Result<Columns, String> {
-        let all: Vec<Option<Column>> = header
-            .iter()
-            .map(|field| {
-                let name = String::from_utf8_lossy(field).trim().to_ascii_lowercase();
-                NAMES.iter().find(|n| n.1.contains(&&*name)).map(|n| n.0)
-            })
-            .collect();
-        for (i, column) in all.iter().enumerate() {
-            if column.is_some() && all[..i].contains(column) {
-                let name = String::from_utf8_lossy(&header[i]).into_owned();
+    pub fn of<'a>(header: impl Iterator<Item = &'a [u8]>) -> Result<Columns, String> {
+        let mut all: Vec<Option<Column>> = Vec::new();
+        for field in header {
+            let name = String::from_utf8_lossy(field).trim().to_ascii_lowercase();
+            let column = NAMES.iter().find(|n| n.1.contains(&&*name)).map(|n| n.0);
+            if column.is_some() && all.contains(&column) {
                 return Err(format!("two columns mean what \"{name}\" does; rename one of them"));
             }
+            all.push(column);
         }
         let accesses_only = !all.contains(&Some(Column::Kind));
         if !all.contains(&Some(Column::Addr)) {
@@ -162,18 +162,19 @@ impl Columns {
     ///
     /// # Errors
     /// One sentence that names the column.
-    pub fn event(&self, row: &csv::ByteRecord) -> Result<(Event, Option<String>), String> {
-        let mut e = Event::new(Kind::Dma);
-        if self.accesses_only {
-            (e.domain, e.requester) = (DomainId(1), Requester(8));
-        }
+    pub fn event<'a>(
+        &self,
+        row: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<(Event, Option<String>), String> {
+        let mut e = self.empty();
         let mut text = None;
         for (column, field) in self.all.iter().zip(row) {
             let Some(column) = column else { continue };
             if field.is_empty() {
                 continue;
             }
-            let field = std::str::from_utf8(field).map_err(|_| "a field is not UTF-8")?.trim();
+            let whole = std::str::from_utf8(field).map_err(|_| "a field is not UTF-8")?;
+            let field = whole.trim();
             let named = |why: String| format!("column {column:?}: {why}");
             let int = || number(field).map_err(named);
             let int32 = || int().and_then(|n| u32::try_from(n).map_err(|e| named(e.to_string())));
@@ -186,7 +187,7 @@ impl Columns {
                     }
                     e.time_ns = (s * 1e9) as u64;
                 }
-                Column::Kind => e.kind = json_lines::kind(field)?,
+                Column::Kind => e.kind = json_lines::kind(field.as_bytes())?,
                 Column::Flags => e.flags = e.flags.with(Flags(int32()?)),
                 Column::Cpu => {
                     e.cpu = field.parse().map_err(|_| named("no number".to_string()))?;
@@ -204,7 +205,8 @@ impl Columns {
                 }
                 Column::Aux => e.aux = int()?,
                 Column::Text => {
-                    text = Some(field.strip_prefix('=').unwrap_or(field).to_string());
+                    // As exported, with the blanks at its ends.
+                    text = Some(whole.strip_prefix('=').unwrap_or(field).to_string());
                 }
                 Column::Op => match field.to_ascii_lowercase().as_str() {
                     "r" | "read" | "to_device" | "get" => e.flags = e.flags.with(Flags::READ),
@@ -216,6 +218,113 @@ impl Columns {
         }
         Ok((e, text))
     }
+
+    /// What a row is that leaves everything open.
+    fn empty(&self) -> Event {
+        let mut e = Event::new(Kind::Dma);
+        if self.accesses_only {
+            (e.domain, e.requester) = (DomainId(1), Requester(8));
+        }
+        e
+    }
+
+    /// The event of a line as programs write them: no quotes, no blanks, no
+    /// text. `None` for all others, for which [`event`](Columns::event) tells
+    /// the same or what is wrong.
+    #[inline]
+    pub fn plain(&self, line: &[u8]) -> Option<Event> {
+        let mut e = self.empty();
+        let mut c = Cursor::new(line);
+        for column in &self.all {
+            let next = *c.rest().first().unwrap_or(&b'\r');
+            if next != b',' && next != b'\r' {
+                match column {
+                    Some(column) => self.field(*column, &mut c, &mut e)?,
+                    None => word(&mut c).map(drop)?,
+                }
+            }
+            if !c.try_lit(b",") {
+                return matches!(c.rest(), b"" | b"\r").then_some(e);
+            }
+        }
+        // There are more fields than columns: they mean nothing.
+        memchr::memchr(b'"', c.rest()).is_none().then_some(e)
+    }
+
+    /// A field that is not empty.
+    #[inline]
+    fn field(&self, column: Column, c: &mut Cursor<'_>, e: &mut Event) -> Option<()> {
+        let int32 = |c: &mut Cursor<'_>| int(c).and_then(|n| u32::try_from(n).ok());
+        match column {
+            Column::TimeNs => e.time_ns = int(c)?,
+            Column::Addr => e.addr = int(c)?,
+            Column::Size => e.size = int(c)?,
+            Column::Aux => e.aux = int(c)?,
+            Column::Out => {
+                e.out = int(c)?;
+                if self.accesses_only {
+                    e.flags = e.flags.with(Flags::OUT_KNOWN);
+                }
+            }
+            Column::Kind => e.kind = json_lines::kind_of(word(c)?)?,
+            Column::Flags => e.flags = e.flags.with(Flags(int32(c)?)),
+            Column::Domain => e.domain = DomainId(int32(c)?),
+            Column::Pasid => e.pasid = Pasid(int32(c)?),
+            Column::Cpu => {
+                let negative = c.try_lit(b"-");
+                let cpu = i32::try_from(c.dec()?).ok()?;
+                e.cpu = if negative { -cpu } else { cpu };
+            }
+            Column::Requester => {
+                let mut number = *c;
+                e.requester = Requester(match int32(&mut number) {
+                    Some(n) if matches!(number.rest(), [] | [b',' | b'\r', ..]) => {
+                        *c = number;
+                        n
+                    }
+                    _ => bdf(word(c)?)?,
+                });
+            }
+            Column::Op => match word(c)? {
+                b"r" | b"R" | b"read" | b"READ" => e.flags = e.flags.with(Flags::READ),
+                b"w" | b"W" | b"write" | b"WRITE" => e.flags = e.flags.with(Flags::WRITE),
+                _ => return None,
+            },
+            Column::TimeS | Column::Text => return None,
+        }
+        Some(())
+    }
+}
+
+/// A whole number, decimal or `0x...`.
+#[inline]
+fn int(c: &mut Cursor<'_>) -> Option<u64> {
+    if c.try_lit(b"0x") { c.hex() } else { c.dec() }
+}
+
+/// The bytes up to the next comma or the line's end; no quotes, no blanks.
+#[inline]
+fn word<'a>(c: &mut Cursor<'a>) -> Option<&'a [u8]> {
+    let rest = c.rest();
+    let end = rest.iter().position(|b| matches!(b, b',' | b'\r')).unwrap_or(rest.len());
+    let word = &rest[..end];
+    c.lit(word)?;
+    word.iter().all(|b| b.is_ascii_graphic() && *b != b'"').then_some(word)
+}
+
+/// `[DDDD:]BB:DD.F`.
+fn bdf(word: &[u8]) -> Option<u32> {
+    let short = match word {
+        [_, _, _, _, b':', short @ ..] if short.len() == 7 => short,
+        short => short,
+    };
+    let mut c = Cursor::new(short);
+    let bus = c.hex32().filter(|n| *n < 256)?;
+    c.lit(b":")?;
+    let device = c.hex32().filter(|n| *n < 32)?;
+    c.lit(b".")?;
+    let function = c.hex32().filter(|n| *n < 8)?;
+    c.rest().is_empty().then_some(bus << 8 | device << 3 | function)
 }
 
 /// A whole number, decimal or `0x...`.

@@ -9,7 +9,12 @@
 //! device and domain (u16), IOVA, mask, level, entry, and the number of the
 //! next access (u64 each).
 
+use std::sync::LazyLock;
+
 use ioasim_events::{DomainId, Event, Flags, Kind, Requester};
+use memchr::memmem::Finder;
+
+use crate::import::bytes::Cursor;
 
 /// Bytes of a binary record.
 pub const RECORD: usize = 48;
@@ -61,10 +66,65 @@ pub fn record(bytes: &[u8; RECORD]) -> Result<Event, String> {
 /// # Errors
 /// One sentence if a line of interest cannot be read.
 pub fn line(line: &[u8]) -> Result<Option<Event>, String> {
-    let update = memchr::memmem::find(line, b"vtd_iotlb_page_update").is_some();
-    if !update && memchr::memmem::find(line, b"vtd_iotlb_page_hit").is_none() {
+    let Some(at) = PAGE_EVENT.find(line) else { return Ok(None) };
+    let name = &line[at + PAGE_EVENT.needle().len()..];
+    let update = name.starts_with(b"update");
+    if !update && !name.starts_with(b"hit") {
         return Ok(None);
     }
+    let access = match in_order(name, update) {
+        Some(values) => values,
+        None => in_any_order(line)?,
+    };
+    let Access { sid, did, iova, entry, page } = access;
+    if sid > 0xffff || did > 0xffff || !page.is_power_of_two() || page < 4096 {
+        return Err("a number is out of its limits".into());
+    }
+    let mut e = self::access(sid, did, iova, entry, page);
+    e.flags = e.flags.with(Flags::LABEL_KNOWN);
+    if !update {
+        e.flags = e.flags.with(Flags::HIT);
+    }
+    Ok(Some(e))
+}
+
+/// What the names of its lines have in common.
+static PAGE_EVENT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("vtd_iotlb_page_"));
+
+/// The numbers of a line.
+struct Access {
+    sid: u64,
+    did: u64,
+    iova: u64,
+    entry: u64,
+    page: u64,
+}
+
+/// The numbers where they are printed; `None` if the line is another.
+fn in_order(name: &[u8], update: bool) -> Option<Access> {
+    let mut c = Cursor::new(name);
+    let text: &[u8] =
+        if update { b"update IOTLB page update sid 0x" } else { b"hit IOTLB page hit sid 0x" };
+    c.lit(text)?;
+    let sid = c.hex()?;
+    c.lit(b" iova 0x")?;
+    let iova = c.hex()?;
+    let mut page = 4096;
+    if !update && c.try_lit(b" pmask 0x") {
+        page = page_of_mask(c.hex()?);
+    }
+    c.lit(b" slpte 0x")?;
+    let entry = c.hex()?;
+    if update && c.try_lit(b" level 0x") {
+        page = page_bytes(c.hex()?)?;
+    }
+    c.lit(b" domain 0x")?;
+    let did = c.hex()?;
+    c.at_end().then_some(Access { sid, did, iova, entry, page })
+}
+
+/// The numbers by the words before them.
+fn in_any_order(line: &[u8]) -> Result<Access, String> {
     let (mut sid, mut did, mut iova, mut entry, mut page) = (None, None, None, None, None);
     let mut words = line.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty()).peekable();
     while let Some(word) = words.next() {
@@ -77,28 +137,21 @@ pub fn line(line: &[u8]) -> Result<Option<Event>, String> {
             _ => continue,
         };
         let Some(value) = words.next_if(|w| w.starts_with(b"0x")).and_then(hex) else { continue };
-        *slot = Some(if word == b"pmask" {
-            // The mask of a page of this size; 32 bits of it in some versions.
-            (!(value | 0xffff_ffff_0000_0000)).wrapping_add(1)
-        } else if word == b"level" {
-            page_bytes(value).ok_or_else(|| format!("level {value} is not 1 to 4"))?
-        } else {
-            value
+        *slot = Some(match word {
+            b"pmask" => page_of_mask(value),
+            b"level" => page_bytes(value).ok_or_else(|| format!("level {value} is not 1 to 4"))?,
+            _ => value,
         });
     }
     let (Some(sid), Some(did), Some(iova), Some(entry)) = (sid, did, iova, entry) else {
         return Err("sid, iova, slpte or domain is missing".into());
     };
-    let page = page.unwrap_or(4096);
-    if sid > 0xffff || did > 0xffff || !page.is_power_of_two() || page < 4096 {
-        return Err("a number is out of its limits".into());
-    }
-    let mut e = access(sid, did, iova, entry, page);
-    e.flags = e.flags.with(Flags::LABEL_KNOWN);
-    if !update {
-        e.flags = e.flags.with(Flags::HIT);
-    }
-    Ok(Some(e))
+    Ok(Access { sid, did, iova, entry, page: page.unwrap_or(4096) })
+}
+
+/// The page of this mask; 32 bits of it in some versions.
+fn page_of_mask(mask: u64) -> u64 {
+    (!(mask | 0xffff_ffff_0000_0000)).wrapping_add(1)
 }
 
 /// True if a line is of HyperSIO's QEMU and not of stock QEMU.

@@ -4,6 +4,8 @@
 //! column's empty value. Integers are exact up to 64 bits, which some readers
 //! of JSON are not.
 
+mod plain;
+
 use std::io::Write as _;
 
 use ioasim_events::{DomainId, Event, Flags, Kind, Pasid, Requester};
@@ -12,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{Encoder, output::Output};
 use crate::Result;
 use crate::file::{Meta, SCHEMA};
+pub(super) use plain::plain;
 
 /// The first line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -45,7 +48,7 @@ pub(super) struct Row<'a> {
 impl Row<'_> {
     /// The event, and its text.
     pub fn event(&self) -> Result<(Event, Option<&str>), String> {
-        let kind = kind(&self.kind)?;
+        let kind = kind(self.kind.as_bytes())?;
         let e = Event {
             time_ns: self.time_ns,
             kind,
@@ -64,11 +67,24 @@ impl Row<'_> {
 }
 
 /// The kind with this name.
-pub(super) fn kind(name: &str) -> Result<Kind, String> {
-    Kind::ALL.into_iter().find(|k| k.name() == name).ok_or_else(|| {
-        let short: String = name.chars().take(40).collect();
+pub(super) fn kind(name: &[u8]) -> Result<Kind, String> {
+    kind_of(name).ok_or_else(|| {
+        let short: String = String::from_utf8_lossy(name).chars().take(40).collect();
         format!("\"{short}\" is no kind of event; kinds are dma, map, unmap, invalidate, ...")
     })
+}
+
+/// The kind with this name, if there is one.
+#[inline]
+pub(super) fn kind_of(name: &[u8]) -> Option<Kind> {
+    // The most frequent ones first.
+    match name {
+        b"dma" => Some(Kind::Dma),
+        b"map" => Some(Kind::Map),
+        b"unmap" => Some(Kind::Unmap),
+        b"invalidate" => Some(Kind::Invalidate),
+        _ => Kind::ALL.into_iter().find(|k| k.name().as_bytes() == name),
+    }
 }
 
 /// Writes them.

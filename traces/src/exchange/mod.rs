@@ -25,7 +25,7 @@ use std::path::Path;
 use ioasim_events::{DomainId, Event, Kind, Requester};
 
 pub use output::{Output, Written};
-pub use read::{Foreign, ImportOptions, import, tell};
+pub use read::{ByteSource, Foreign, ImportOptions, MemoryBytes, import, import_events, tell};
 pub use sql::queries;
 
 use crate::file::TraceReader;

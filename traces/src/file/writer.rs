@@ -21,6 +21,10 @@ use crate::{Error, Result};
 /// bounded in a trace of nothing but long markers.
 const MAX_GROUP_TEXT_BYTES: usize = 4 << 20;
 
+/// Devices of a trace: its metadata names each. Four times the requester ids
+/// of a PCI segment.
+const MAX_DEVICES: usize = 1 << 18;
+
 /// Writes a trace file event by event.
 ///
 /// The file appears under its name only when [`finish`](TraceWriter::finish)
@@ -105,8 +109,8 @@ impl TraceWriter {
     ///
     /// # Errors
     /// [`Error::TimeOrder`] if its time is before its predecessor's;
-    /// [`Error::BadEvent`] if its CPU does not fit 16 bits; [`Error::Write`]
-    /// if an earlier row group could not be written. The event is then not
+    /// [`Error::BadEvent`] if its CPU does not fit 16 bits, or if it is of more
+    /// than 262,144 devices; [`Error::Write`] if an earlier row group could not be written. The event is then not
     /// part of the trace.
     #[inline]
     pub fn push(&mut self, e: &Event) -> Result<()> {
@@ -117,6 +121,11 @@ impl TraceWriter {
             return Err(self.refuse(e));
         }
         self.tally.add(e);
+        if self.tally.devices.len() > MAX_DEVICES {
+            let why =
+                format!("the trace has more than {MAX_DEVICES} devices; slice or merge fewer");
+            return Err(self.bad_event(why));
+        }
         self.group.events.push(e);
         if self.group.events.len() >= self.limit { self.flush() } else { Ok(()) }
     }

@@ -128,9 +128,7 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
             match r.kind {
                 FtKind::Unmap => {
                     let Some(domain) = g.told_domain(r) else { break };
-                    if self.out.tables.live_pages(domain, page, pages) == 0
-                        && !excluded.contains(&domain)
-                    {
+                    if self.out.tables.is_free(domain, page, pages) && !excluded.contains(&domain) {
                         return Found::new(domain, Found::PAIRING);
                     }
                     excluded.push(domain);
@@ -149,7 +147,7 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
             .recent()
             .iter()
             .copied()
-            .filter(|d| !excluded.contains(d) && self.out.tables.live_pages(*d, page, pages) == 0)
+            .filter(|d| !excluded.contains(d) && self.out.tables.is_free(*d, page, pages))
             .collect();
         self.neighbour(index, rec, &free)
     }
@@ -159,13 +157,16 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
     fn scatter_list(&self, index: u64, rec: &FtRec) -> Option<u32> {
         let g = self.guest.as_ref()?;
         let same_task = |pid: u32, cpu: u32| pid == rec.pid && cpu == rec.cpu;
-        let before = g.history.newest_first().find(|h| same_task(h.pid, h.cpu));
+        let before = g.history.of_task(rec.pid, rec.cpu, usize::MAX).next();
         if let Some(h) = before
             && h.kind == FtKind::Map
             && h.iova.wrapping_add(h.size) == rec.a
             && index - h.index <= PARTS
         {
             return Some(h.domain);
+        }
+        if !self.window.proves() {
+            return None;
         }
         let mut end = rec.a.wrapping_add(rec.size);
         let behind = g.window.from(index + 1).take(PARTS as usize);
@@ -288,8 +289,8 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
         }
         let usable = |d: u32| candidates.is_empty() || candidates.contains(&d);
         let mut near: Option<(u64, u32)> = None;
-        for h in g.history.newest_first().take(NEIGHBOURS) {
-            if h.pid != rec.pid || h.cpu != rec.cpu || h.kind != rec.kind || !usable(h.domain) {
+        for h in g.history.of_task(rec.pid, rec.cpu, NEIGHBOURS) {
+            if h.kind != rec.kind || !usable(h.domain) {
                 continue;
             }
             if h.touches(rec) {
@@ -299,7 +300,10 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
                 near = Some((index.abs_diff(h.index), h.domain));
             }
         }
-        for (i, r) in g.window.from(index + 1).take(NEIGHBOURS_AHEAD) {
+        // Without accesses nothing ahead tells a map's domain.
+        let tells = rec.kind != FtKind::Map || self.window.proves();
+        let ahead = if tells { NEIGHBOURS_AHEAD } else { 0 };
+        for (i, r) in g.window.from(index + 1).take(ahead) {
             if r.pid != rec.pid || r.cpu != rec.cpu || r.kind != rec.kind {
                 continue;
             }
@@ -368,6 +372,9 @@ impl<L: LineSource> Joined<L> {
 
     /// The first access that proves map `index`.
     fn proof(&self, log: &LogWindow, index: u64) -> Option<Proof> {
+        if !log.proves() {
+            return None;
+        }
         let rec = self.window.get(index)?;
         let not_before =
             self.log_time(index).map_or(i64::MIN, |t| t.saturating_sub(PROOF_SLACK_NS));

@@ -35,7 +35,11 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    #[inline]
     pub(crate) fn skip_spaces(&mut self) {
+        while let Some(rest) = self.rest.strip_prefix(b"        ") {
+            self.rest = rest;
+        }
         while let [b' ' | b'\t', rest @ ..] = self.rest {
             self.rest = rest;
         }
@@ -75,11 +79,16 @@ impl<'a> Cursor<'a> {
             if digit > 9 {
                 break;
             }
-            value = value.checked_mul(10)?.checked_add(u64::from(digit))?;
+            value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
             used += 1;
         }
         if used == 0 {
             return None;
+        }
+        // Only 20 digits and more can be too large.
+        if used >= 20 {
+            let digits = std::str::from_utf8(&self.rest[..used]).ok()?;
+            value = digits.parse().ok()?;
         }
         self.rest = &self.rest[used..];
         Some(value)
@@ -105,10 +114,7 @@ impl<'a> Cursor<'a> {
             return None;
         }
         self.rest = &self.rest[used..];
-        for _ in used..9 {
-            value *= 10;
-        }
-        Some(value)
+        Some(value * POWERS[9 - used.min(9)])
     }
 
     /// `SEC.FRACTION` in ns.
@@ -156,6 +162,10 @@ fn eight_digits(bytes: [u8; 8]) -> Option<u64> {
     let b = (v >> 16 & 0x0000_00ff_0000_00ff).wrapping_mul(0x0000_2710_0000_0001);
     Some(a.wrapping_add(b) >> 32)
 }
+
+/// Powers of ten.
+const POWERS: [u64; 10] =
+    [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
 
 /// Value of a byte as a hexadecimal digit, 0xff if it is none.
 static HEX: [u8; 256] = {
@@ -288,5 +298,30 @@ mod tests {
         assert_eq!(ns("2000-02-29T23:59:59.5Z"), Some(951_868_799_500_000_000));
         assert_eq!(ns("2026-13-23T04:33:23Z"), None);
         assert_eq!(ns("2026-11-23 04:33:23Z"), None);
+    }
+
+    proptest::proptest! {
+        /// Against the library's numbers, with anything behind.
+        #[test]
+        fn numbers_of_any_length(text in "[0-9a-fA-F]{0,20}", behind: Vec<u8>) {
+            let line = [text.as_bytes(), &behind].concat();
+            let digits = line.iter().take_while(|b| b.is_ascii_digit()).count();
+            let dec = std::str::from_utf8(&line[..digits]).unwrap().parse().ok();
+            let mut c = Cursor::new(&line);
+            proptest::prop_assert_eq!(c.dec(), dec);
+            proptest::prop_assert!(dec.is_none() || c.rest() == &line[digits..]);
+            let mut ns = String::from_utf8_lossy(&line[..digits]).into_owned();
+            ns.truncate(9);
+            let ns = (digits > 0).then(|| format!("{ns:0<9}").parse().unwrap());
+            let mut c = Cursor::new(&line);
+            proptest::prop_assert_eq!(c.fraction_ns(), ns);
+            proptest::prop_assert!(ns.is_none() || c.rest() == &line[digits..]);
+            let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
+            let hex = std::str::from_utf8(&line[..digits]).unwrap();
+            let hex = u64::from_str_radix(hex, 16).ok().filter(|_| digits <= 16);
+            let mut c = Cursor::new(&line);
+            proptest::prop_assert_eq!(c.hex(), hex);
+            proptest::prop_assert!(hex.is_none() || c.rest() == &line[digits..]);
+        }
     }
 }

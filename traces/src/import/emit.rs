@@ -485,6 +485,6 @@ pub(crate) fn page_span(iova: u64, size: u64) -> (u64, u64) {
     (iova >> 12, (last >> 12) - (iova >> 12) + 1)
 }
 
-fn cpu_column(cpu: u32) -> i32 {
+pub(crate) fn cpu_column(cpu: u32) -> i32 {
     i16::try_from(cpu).map_or(-1, i32::from)
 }

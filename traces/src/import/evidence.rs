@@ -147,7 +147,11 @@ impl CachingModeGuess {
 /// Evidenced events of late.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    entries: VecDeque<Entry>,
+    /// The last [`History::MAX`] count; those before them wait to be dropped.
+    entries: Vec<Entry>,
+    /// Task and CPU of each, in few bits: they are searched far more often
+    /// than found.
+    keys: Vec<u32>,
 }
 
 /// An entry of [`History`].
@@ -172,14 +176,20 @@ impl Entry {
 impl History {
     const MAX: usize = 512;
 
+    fn key(pid: u32, cpu: u32) -> u32 {
+        pid.wrapping_mul(0x9e37_79b1) ^ cpu
+    }
+
     pub(crate) fn push(&mut self, rec: &FtRec, index: u64, found: Found) {
         let Some(domain) = found.domain.filter(|_| found.quality >= Found::LIVENESS) else {
             return;
         };
-        if self.entries.len() == Self::MAX {
-            self.entries.pop_front();
+        if self.entries.len() == 2 * Self::MAX {
+            self.entries.drain(..=Self::MAX);
+            self.keys.drain(..=Self::MAX);
         }
-        self.entries.push_back(Entry {
+        self.keys.push(Self::key(rec.pid, rec.cpu));
+        self.entries.push(Entry {
             pid: rec.pid,
             cpu: rec.cpu,
             kind: rec.kind,
@@ -190,7 +200,66 @@ impl History {
         });
     }
 
+    /// The last `most` entries.
+    fn last(&self, most: usize) -> usize {
+        self.entries.len().saturating_sub(most.min(Self::MAX))
+    }
+
     pub(super) fn newest_first(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.iter().rev()
+        self.entries[self.last(Self::MAX)..].iter().rev()
+    }
+
+    /// Those of a task on a CPU among the last `most`, the newest first.
+    pub(super) fn of_task(&self, pid: u32, cpu: u32, most: usize) -> impl Iterator<Item = &Entry> {
+        const STEP: usize = 16;
+        let key = Self::key(pid, cpu);
+        let first = self.last(most);
+        let mut at = self.keys.len();
+        std::iter::from_fn(move || {
+            while at > first {
+                if at - first >= STEP {
+                    // All of a step at once: no early exit, four to an instruction.
+                    let step = &self.keys[at - STEP..at];
+                    if !step.iter().fold(false, |any, k| any | (*k == key)) {
+                        at -= STEP;
+                        continue;
+                    }
+                }
+                at -= 1;
+                let entry = &self.entries[at];
+                if entry.pid == pid && entry.cpu == cpu {
+                    return Some(entry);
+                }
+            }
+            None
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn a_tasks_entries_are_those_of_all(
+            tasks in proptest::collection::vec((0..3u32, 0..2u32), 0..1400), most in 0..600usize,
+        ) {
+            let mut history = History::default();
+            let mut all = VecDeque::new();
+            let found = Found { domain: Some(1), quality: Found::DMA, ..Found::default() };
+            for (i, (pid, cpu)) in tasks.iter().enumerate() {
+                let rec = FtRec::new(FtKind::Map, 0, *cpu, *pid);
+                history.push(&rec, i as u64, found);
+                all.push_front((*pid, *cpu, i as u64));
+                all.truncate(History::MAX);
+            }
+            let seen: Vec<u64> = history.newest_first().map(|e| e.index).collect();
+            proptest::prop_assert_eq!(seen, all.iter().map(|e| e.2).collect::<Vec<_>>());
+            let wanted: Vec<u64> =
+                all.iter().take(most).filter(|e| (e.0, e.1) == (1, 1)).map(|e| e.2).collect();
+            let seen: Vec<u64> = history.of_task(1, 1, most).map(|e| e.index).collect();
+            proptest::prop_assert_eq!(seen, wanted);
+        }
     }
 }

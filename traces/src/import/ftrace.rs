@@ -84,7 +84,7 @@ impl<L: LineSource> FtReader<L> {
                 return Ok(true);
             }
             Line::Lost(n) => {
-                self.counts.lost += n;
+                self.counts.lost = self.counts.lost.saturating_add(n);
                 return Ok(true);
             }
             Line::Blank => return Ok(true),

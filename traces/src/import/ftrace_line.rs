@@ -98,22 +98,45 @@ pub(crate) fn split(bytes: &[u8]) -> Result<(Prefix, &[u8], Cursor<'_>), Line<'_
         }
     };
     t.skip_spaces();
-    let Some(colon) = memchr::memmem::find(t.rest(), b": ")
-        .or_else(|| t.rest().strip_suffix(b":").map(<[u8]>::len))
-    else {
-        return Err(Line::Damaged("no event name"));
-    };
-    let name = &t.rest()[..colon];
-    let name = match memchr::memrchr(b':', name) {
-        Some(system) => &name[system + 1..],
-        None => name,
-    };
-    if name.is_empty() || !name.iter().all(|b| b.is_ascii_graphic()) {
-        return Err(Line::Damaged("event name cannot be read"));
-    }
-    let mut args = Cursor::new(t.rest().get(colon + 2..).unwrap_or_default());
+    let (name, end) = event_name(t.rest()).map_err(Line::Damaged)?;
+    let mut args = Cursor::new(t.rest().get(end..).unwrap_or_default());
     args.skip_spaces();
     Ok((Prefix { time, cpu, pid }, name, args))
+}
+
+/// The name before the first `: ` (or a colon at the end), without the
+/// system's, and where the event's text begins.
+///
+/// # Errors
+/// What is wrong with it.
+#[inline]
+fn event_name(text: &[u8]) -> Result<(&[u8], usize), &'static str> {
+    // Those that most lines have, with the system's name as perf prints it.
+    let mut known = Cursor::new(text);
+    let _ = known.try_lit(b"iommu:") || known.try_lit(b"intel_iommu:");
+    for name in [&b"map: "[..], b"unmap: ", b"qi_submit: "] {
+        if known.rest().starts_with(name) {
+            let start = text.len() - known.rest().len();
+            return Ok((&known.rest()[..name.len() - 2], start + name.len()));
+        }
+    }
+    any_event_name(text)
+}
+
+fn any_event_name(text: &[u8]) -> Result<(&[u8], usize), &'static str> {
+    let mut start = 0;
+    for (i, &b) in text.iter().enumerate() {
+        if b == b':' {
+            match text.get(i + 1) {
+                Some(b' ') | None if i > start => return Ok((&text[start..i], i + 2)),
+                Some(b' ') | None => return Err("event name cannot be read"),
+                Some(_) => start = i + 1,
+            }
+        } else if !b.is_ascii_graphic() {
+            return Err("no event name");
+        }
+    }
+    Err("no event name")
 }
 
 /// A marker's text: trace-cmd and perf put the function's address or name before it.
@@ -154,11 +177,11 @@ fn pid(head: &[u8]) -> Option<u32> {
         let open = memchr::memrchr(b'(', inner)?;
         head = head[..open].trim_ascii_end();
     }
-    let before = memchr::memrchr3(b'-', b' ', b'/', head)?;
     // perf shows an unknown task's id as -1.
-    let mut c = Cursor::new(&head[before + 1..]);
-    let pid = c.dec()?;
-    c.at_end().then_some(u32::try_from(pid).ok()?)
+    let digits = head.iter().rev().take_while(|b| b.is_ascii_digit()).count();
+    let (before, digits) = head.split_at(head.len() - digits);
+    let pid = Cursor::new(digits).dec().and_then(|pid| u32::try_from(pid).ok())?;
+    matches!(before.last(), Some(b'-' | b' ' | b'/')).then_some(pid)
 }
 
 /// `SEC.FRACTION:`.
@@ -219,16 +242,20 @@ fn iova_range(c: &mut Cursor<'_>) -> Option<(u64, Option<u64>)> {
     Some((iova, end))
 }
 
-/// A size agrees with the printed end and does not run over the top.
+/// A size agrees with the printed end, does not run over the top, and leaves
+/// room for its number of pages in bytes.
 fn check(iova: u64, size: u64, end: Option<u64>) -> Option<()> {
-    let last = iova.checked_add(size.checked_sub(1)?)?;
+    let last = iova.checked_add(size.checked_sub(1)?).filter(|_| size <= 1 << 63)?;
     end.is_none_or(|e| e == last.wrapping_add(1)).then_some(())
 }
 
 fn qi_submit(c: &mut Cursor<'_>) -> Option<Event<'static>> {
     // "iotlb_inv dmar0: 0x600f2 0xfff76000 0x0 0x0"
-    let at = memchr::memmem::find(c.rest(), b": 0x")?;
-    let mut c = Cursor::new(&c.rest()[at + 4..]);
+    let mut c = *c;
+    while !c.try_lit(b": 0x") {
+        let at = memchr::memchr(b':', c.rest().get(1..)?)?;
+        c = Cursor::new(&c.rest()[at + 1..]);
+    }
     let qw0 = c.hex()?;
     c.lit(b" 0x")?;
     Some(Event::QiSubmit { qw0, qw1: c.hex()? })

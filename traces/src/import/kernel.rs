@@ -73,6 +73,10 @@ fn look<L: LineSource>(mut lines: L) -> Result<Shown> {
     let mut shown = Shown::default();
     while let Some(line) = lines.next_line()? {
         shown.lines += 1;
+        if shown.table_changes && !submitted::tells_submit(line.bytes) {
+            // Only descriptors are still to be seen.
+            continue;
+        }
         match ftrace_line::parse(line.bytes) {
             Line::Event(_, Event::Map { .. } | Event::Unmap { .. }) => {
                 (shown.table_changes, shown.changes) = (true, true);

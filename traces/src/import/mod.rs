@@ -15,7 +15,7 @@ mod attribute;
 mod bundle;
 mod bundle_events;
 mod bundle_scan;
-mod bytes;
+pub(crate) mod bytes;
 mod clock;
 mod desc;
 mod emit;

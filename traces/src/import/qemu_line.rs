@@ -107,6 +107,17 @@ pub(crate) fn parse(bytes: &[u8]) -> (Stamp, Line<'_>) {
     }
 }
 
+/// A line's stamp and what stands behind it; `None` if the stamp is damaged.
+#[inline]
+pub(crate) fn behind_stamp(bytes: &[u8]) -> Option<(Stamp, Cursor<'_>)> {
+    let mut c = Cursor::new(bytes);
+    let stamp = match bytes.first() {
+        Some(b) if b.is_ascii_digit() => parse_stamp(&mut c)?,
+        _ => Stamp::default(),
+    };
+    Some((stamp, c))
+}
+
 /// The events that nearly all lines of a log are; `None` for others and for
 /// damaged ones.
 #[inline]

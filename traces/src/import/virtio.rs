@@ -25,6 +25,11 @@ use super::tables::{Range, Tables};
 use crate::Result;
 use line::{Line, Virtio};
 
+/// Endpoints told apart: as many as there are requester ids.
+const MAX_ENDPOINTS: usize = 1 << 16;
+/// Threads that translate at once.
+const MAX_THREADS: usize = 1 << 12;
+
 /// Imports a log of QEMU's virtio-iommu into `sink`; gives the input back.
 ///
 /// # Errors
@@ -210,6 +215,16 @@ impl<L: LineSource, S: EventSink> Import<L, S> {
         }
         match event {
             Virtio::Attach { domain, endpoint } => {
+                if self.attached.len() == MAX_ENDPOINTS && !self.attached.contains_key(&endpoint) {
+                    return Err(import_error(
+                        self.lines.path(),
+                        format!(
+                            "more than {MAX_ENDPOINTS} endpoints are attached by line {}, but a machine has no more \
+                             requester ids; check the file",
+                            self.counts.lines
+                        ),
+                    ));
+                }
                 if self.attached.insert(endpoint, domain) != Some(domain) {
                     self.counts.attaches += 1;
                     self.place(time, Kind::Attach, domain, endpoint)?;
@@ -265,6 +280,12 @@ impl<L: LineSource, S: EventSink> Import<L, S> {
             }
             Virtio::Translate { endpoint, addr, rights } => {
                 let access = Access { endpoint, addr, rights, time };
+                if self.accesses.len() == MAX_THREADS {
+                    // Their outputs would have come by now.
+                    for (_, old) in std::mem::take(&mut self.accesses) {
+                        self.without_output(old)?;
+                    }
+                }
                 if let Some(old) = self.accesses.insert(tid, access) {
                     self.without_output(old)?;
                 }

@@ -79,7 +79,7 @@ pub(super) fn parse(name: &[u8], text: &mut Cursor<'_>) -> Option<Dma> {
             }
             let mut pieces = Vec::with_capacity(addrs.len());
             for (addr, size) in addrs.into_iter().zip(sizes) {
-                addr.checked_add(size)?;
+                check(addr, size)?;
                 // Entries behind the last mapped one are empty.
                 if size > 0 {
                     pieces.push((addr, size));
@@ -119,12 +119,17 @@ fn bdf(c: &mut Cursor<'_>) -> Option<u32> {
     c.at_end().then_some(bus << 8 | slot << 3 | function)
 }
 
+/// A buffer ends within the 57 bits that tables translate today.
+fn check(addr: u64, size: u64) -> Option<()> {
+    (size <= 1 << 57 && addr.checked_add(size).is_some()).then_some(())
+}
+
 fn range(c: &mut Cursor<'_>) -> Option<(u64, u64)> {
     c.lit(b" dma_addr=")?;
     let addr = c.hex()?;
     c.lit(b" size=")?;
     let size = c.dec()?;
-    addr.checked_add(size)?;
+    check(addr, size)?;
     Some((addr, size))
 }
 

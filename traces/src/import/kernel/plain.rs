@@ -13,8 +13,9 @@ use ioasim_events::{DomainId, Event, Flags, Kind, Requester};
 use rustc_hash::FxHashMap;
 
 use super::super::clock::Clock;
+use super::super::emit::cpu_column;
 use super::super::ftrace_line::{self, Event as Traced, Line, Prefix};
-use super::super::lines::{EventSink, LineSource};
+use super::super::lines::{EventSink, LineSource, import_error};
 use super::super::report::{Diagnostics, ImportReport, Options};
 use super::super::tables::{Range, Tables};
 use super::dma_line::{self, Dma};
@@ -24,11 +25,17 @@ use crate::Result;
 const WAITING: usize = 256;
 /// Domains looked at for a change without a device.
 const MAX_DOMAINS: u32 = 64;
-/// Scatter lists that are mapped at once at most.
-const MAX_LISTS: usize = 1 << 20;
+/// Scatter lists that are mapped at once at most, and pieces of all of them:
+/// an NVMe controller has 2^16 queues' worth of them at the very most.
+const MAX_LISTS: usize = 1 << 18;
+const MAX_PIECES: usize = 1 << 21;
+/// Devices told apart: as many as there are requester ids.
+const MAX_DEVICES: usize = 1 << 16;
 /// First output of buffers whose physical address is not traced: above the memory of today's
 /// machines.
 const MADE_UP: u64 = 1 << 46;
+/// They begin anew behind this.
+const MADE_UP_END: u64 = 1 << 62;
 
 /// A change or marker that waits.
 #[derive(Debug)]
@@ -67,9 +74,13 @@ pub(super) struct Plain<L, S> {
     devices: FxHashMap<u32, u32>,
     /// Pieces of mapped scatter lists, by device and first physical address.
     lists: FxHashMap<(u32, u64), Vec<(u64, u64)>>,
+    /// Pieces in them.
+    pieces: usize,
     /// `iommu:map` and `unmap` are recorded: `dma:*` tells devices only.
     table_changes: bool,
     made_up: u64,
+    /// Time of the last line.
+    now_ns: u64,
     counts: Counts,
 }
 
@@ -84,8 +95,10 @@ impl<L: LineSource, S: EventSink> Plain<L, S> {
             waiting: VecDeque::new(),
             devices: FxHashMap::default(),
             lists: FxHashMap::default(),
+            pieces: 0,
             table_changes,
             made_up: MADE_UP,
+            now_ns: 0,
             counts: Counts::default(),
         }
     }
@@ -162,7 +175,8 @@ impl<L: LineSource, S: EventSink> Plain<L, S> {
         let time = self.clock.tick(Some(prefix.time)).time;
         let mut event = Event::new(Kind::Marker);
         event.time_ns = u64::try_from(time).unwrap_or(0);
-        event.cpu = i32::try_from(prefix.cpu).unwrap_or(-1);
+        self.now_ns = event.time_ns;
+        event.cpu = cpu_column(prefix.cpu);
         match found {
             Found::Change { kind, iova, size, out } if self.table_changes => {
                 event.kind = kind;
@@ -182,15 +196,26 @@ impl<L: LineSource, S: EventSink> Plain<L, S> {
         Ok(())
     }
 
-    /// A device's domain; its attach is written when it is first seen.
-    fn domain_of(&mut self, device: u32, time_ns: u64) -> Result<u32> {
+    /// A device's domain; its attach is written when it is first seen, before
+    /// the changes that wait.
+    fn domain_of(&mut self, device: u32) -> Result<u32> {
         if let Some(domain) = self.devices.get(&device) {
             return Ok(*domain);
+        }
+        if self.devices.len() == MAX_DEVICES {
+            return Err(import_error(
+                self.lines.path(),
+                format!(
+                    "more than {MAX_DEVICES} devices by line {}, but a machine has no more requester ids; check the file",
+                    self.counts.lines
+                ),
+            ));
         }
         let domain = self.devices.len() as u32 + 1;
         self.devices.insert(device, domain);
         let mut e = Event::new(Kind::Attach);
-        (e.time_ns, e.domain, e.requester) = (time_ns, DomainId(domain), Requester(device));
+        e.time_ns = self.waiting.front().map_or(self.now_ns, |w| w.event.time_ns);
+        (e.domain, e.requester) = (DomainId(domain), Requester(device));
         self.counts.events += 1;
         self.sink.push(&e)?;
         Ok(domain)
@@ -210,16 +235,14 @@ impl<L: LineSource, S: EventSink> Plain<L, S> {
             }
             Dma::Nothing => return Ok(()),
         };
-        // Attached before the changes that wait.
-        let at = self.waiting.front().map_or(0, |w| w.event.time_ns);
-        let domain = self.domain_of(device, at)?;
+        let domain = self.domain_of(device)?;
         for (addr, size) in pieces {
             let of_it = |w: &&mut Waiting| {
                 w.pid == pid
                     && w.event.kind == kind
                     && w.event.domain == DomainId::NONE
                     && w.event.addr < addr.saturating_add(size.max(1))
-                    && addr < w.event.addr + w.event.size
+                    && addr <= w.event.addr + (w.event.size - 1)
             };
             for w in self.waiting.iter_mut().filter(of_it) {
                 w.event.domain = DomainId(domain);
@@ -273,7 +296,7 @@ impl<L: LineSource, S: EventSink> Plain<L, S> {
         (addr, size): (u64, u64),
         phys: Option<u64>,
     ) -> Result<()> {
-        event.domain = DomainId(self.domain_of(device, event.time_ns)?);
+        event.domain = DomainId(self.domain_of(device)?);
         let last = addr.saturating_add(size.max(1) - 1);
         event.addr = addr & !0xfff;
         event.size = ((last >> 12) - (addr >> 12) + 1) << 12;
@@ -283,6 +306,9 @@ impl<L: LineSource, S: EventSink> Plain<L, S> {
             if phys.is_none() {
                 self.counts.made_up += 1;
                 self.made_up += event.size;
+                if self.made_up > MADE_UP_END {
+                    self.made_up = MADE_UP;
+                }
             }
         }
         self.waiting.push_back(Waiting { event, pid: 0, text: None });
@@ -292,13 +318,18 @@ impl<L: LineSource, S: EventSink> Plain<L, S> {
     fn remember(&mut self, device: u32, phys: &[u64], pieces: &[(u64, u64)]) {
         if let Some(first) = phys.first()
             && self.lists.len() < MAX_LISTS
+            && self.pieces < MAX_PIECES
         {
-            self.lists.insert((device, *first), pieces.to_vec());
+            self.pieces += pieces.len();
+            let old = self.lists.insert((device, *first), pieces.to_vec());
+            self.pieces -= old.map_or(0, |old| old.len());
         }
     }
 
     fn forget(&mut self, device: u32, phys: &[u64]) -> Option<Vec<(u64, u64)>> {
-        self.lists.remove(&(device, *phys.first()?))
+        let pieces = self.lists.remove(&(device, *phys.first()?))?;
+        self.pieces -= pieces.len();
+        Some(pieces)
     }
 
     fn write_first(&mut self) -> Result<()> {
@@ -397,7 +428,7 @@ fn read(
             Ok(None)
         }
         Line::Lost(n) => {
-            counts.lost += n;
+            counts.lost = counts.lost.saturating_add(n);
             Ok(None)
         }
         Line::Blank => Ok(None),

@@ -45,22 +45,25 @@ pub(super) enum Virtio {
 }
 
 /// Takes a line apart.
+#[inline]
 pub(super) fn parse(bytes: &[u8]) -> (Stamp, Line<'_>) {
+    if let Some((stamp, mut c)) = qemu_line::behind_stamp(bytes)
+        && c.try_lit(b"virtio_iommu_")
+    {
+        let rest = c.rest();
+        let end = memchr::memchr(b' ', rest).unwrap_or(rest.len());
+        let (tail, mut args) = (&rest[..end], Cursor::new(rest.get(end + 1..).unwrap_or_default()));
+        match event(tail, &mut args) {
+            Some(Some(event)) => return (stamp, Line::Event(event)),
+            Some(None) => {
+                return (stamp, Line::Damaged("arguments of a known event cannot be read"));
+            }
+            None => {}
+        }
+    }
     let (stamp, parsed) = qemu_line::parse(bytes);
     let line = match parsed {
-        qemu_line::Line::Other(name) => match name.strip_prefix(b"virtio_iommu_") {
-            Some(tail) => {
-                // The name stands behind the stamp, and its text behind it.
-                let at = memchr::memmem::find(bytes, name).unwrap_or(0) + name.len();
-                let mut c = Cursor::new(bytes.get(at + 1..).unwrap_or_default());
-                match event(tail, &mut c) {
-                    Some(Some(event)) => Line::Event(event),
-                    Some(None) => Line::Damaged("arguments of a known event cannot be read"),
-                    None => Line::Other(name),
-                }
-            }
-            None => Line::Other(name),
-        },
+        qemu_line::Line::Other(name) => Line::Other(name),
         qemu_line::Line::Event(_) => Line::Other(b"(event of another kind)"),
         qemu_line::Line::Blank => Line::Blank,
         qemu_line::Line::Damaged(why) => Line::Damaged(why),
@@ -116,7 +119,7 @@ fn map(c: &mut Cursor<'_>) -> Option<Virtio> {
     let (domain, start, last) = range(c)?;
     c.lit(b" phys_start=0x")?;
     let out = c.hex()?;
-    out.checked_add(last - start)?;
+    out.checked_add(last - start).filter(|_| last - start < 1 << 63)?;
     c.lit(b" flags=")?;
     // VIRTIO_IOMMU_MAP_F_READ, _WRITE, _MMIO (virtio 1.2, 5.13.6.6).
     Some(Virtio::Map { domain, start, last, out, rights: (c.dec()? & 3) as u8 })
@@ -125,8 +128,18 @@ fn map(c: &mut Cursor<'_>) -> Option<Virtio> {
 fn translate(c: &mut Cursor<'_>) -> Option<Virtio> {
     // "mr=NAME rid=8 addr=0xffffe000 flag=1"
     c.lit(b"mr=")?;
-    let at = memchr::memmem::rfind(c.rest(), b" rid=")?;
-    let mut c = Cursor::new(&c.rest()[at..]);
+    // A name has no blanks, or the last " rid=" is meant.
+    let rest = c.rest();
+    let first = memchr::memchr(b' ', rest)?;
+    if let Some(event) = translated(&rest[first..]) {
+        return Some(event);
+    }
+    translated(&rest[memchr::memmem::rfind(rest, b" rid=")?..])
+}
+
+#[inline]
+fn translated(text: &[u8]) -> Option<Virtio> {
+    let mut c = Cursor::new(text);
     let endpoint = number(&mut c, b" rid=")?;
     c.lit(b" addr=0x")?;
     let addr = c.hex()?;

@@ -20,6 +20,8 @@ pub(crate) struct LogWindow {
     /// Without a joined ftrace the second kind of chain is not by region but
     /// by domain and page, and holds page-selective invalidations as well.
     by_domain: bool,
+    /// Some access was known to [`Self::proofs`].
+    proves: bool,
 }
 
 fn page_key(page: u64, out_page: u64) -> u64 {
@@ -75,11 +77,17 @@ impl LogWindow {
     pub(crate) fn index_dma(&mut self, index: u64) {
         let Some(rec) = self.get(index).filter(|r| r.proves()) else { return };
         let (page, out) = (rec.a >> 12, rec.b >> 12);
+        self.proves = true;
         let at = index as u32;
         if let Some(previous) = self.pages.push(page_key(page, out), at) {
             self.at_mut(previous).next = at;
         }
         self.index_region(index);
+    }
+
+    /// False while no access has proved anything: a kernel's trace has none.
+    pub(crate) fn proves(&self) -> bool {
+        self.proves
     }
 
     /// Makes a page-selective invalidation known to [`Self::next_uses`].

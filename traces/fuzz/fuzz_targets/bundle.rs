@@ -1,0 +1,8 @@
+//! Software nesting recorded at four levels.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let _ = ioasim_traces_fuzz::bundle(data);
+});

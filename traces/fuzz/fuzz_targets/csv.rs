@@ -1,0 +1,8 @@
+//! CSV with named columns.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let _ = ioasim_traces_fuzz::foreign(ioasim_traces::exchange::Foreign::Csv, data);
+});

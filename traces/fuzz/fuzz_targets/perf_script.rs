@@ -1,0 +1,8 @@
+//! What perf script prints.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let _ = ioasim_traces_fuzz::kernel(data);
+});
