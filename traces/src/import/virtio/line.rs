@@ -8,6 +8,8 @@ use super::super::qemu_line::{self, Stamp};
 pub(super) enum Line<'a> {
     /// An event that the importer uses.
     Event(Virtio),
+    /// QEMU's dealings with the host, or lost events.
+    Qemu(qemu_line::Event),
     /// Another event; its name.
     Other(&'a [u8]),
     /// Nothing on it.
@@ -28,7 +30,7 @@ pub(super) enum Virtio {
     FreeEndpoint { endpoint: u32 },
     /// `virtio_iommu_put_domain`: it and its mappings are gone.
     FreeDomain { domain: u32 },
-    /// `virtio_iommu_device_reset`, `virtio_iommu_system_reset`
+    /// `virtio_iommu_device_reset` (7.2), `_device_reset_exit` (10.x), `_system_reset`
     Reset,
     /// `virtio_iommu_map`; rights: 1 read, 2 write.
     Map { domain: u32, start: u64, last: u64, out: u64, rights: u8 },
@@ -61,6 +63,9 @@ pub(super) fn parse(bytes: &[u8]) -> (Stamp, Line<'_>) {
             }
             None => Line::Other(name),
         },
+        qemu_line::Line::Event(e) if e.is_host_side() || matches!(e, qemu_line::Event::Lost(_)) => {
+            Line::Qemu(e)
+        }
         qemu_line::Line::Event(_) => Line::Other(b"(event of another kind)"),
         qemu_line::Line::Blank => Line::Blank,
         qemu_line::Line::Damaged(why) => Line::Damaged(why),
@@ -83,7 +88,7 @@ fn event(name: &[u8], c: &mut Cursor<'_>) -> Option<Option<Virtio>> {
             number(c, b"Free endpoint=").map(|endpoint| Virtio::FreeEndpoint { endpoint })
         }
         b"put_domain" => number(c, b"Free domain=").map(|domain| Virtio::FreeDomain { domain }),
-        b"device_reset" | b"system_reset" => Some(Virtio::Reset),
+        b"device_reset" | b"device_reset_exit" | b"system_reset" => Some(Virtio::Reset),
         b"report_fault" => fault(c),
         _ => return None,
     })
