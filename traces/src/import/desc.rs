@@ -40,6 +40,18 @@ impl Descriptor {
         Descriptor { qw0: kind::IOTLB | DOMAIN << 4 | u64::from(domain) << 16, qw1: 0 }
     }
 
+    /// `range`: address and log2 of the pages, `None` for all of the PASID.
+    pub(crate) fn pasid_iotlb(domain: u32, pasid: u32, range: Option<(u64, u32)>) -> Descriptor {
+        let granularity = if range.is_some() { PAGE } else { DOMAIN };
+        Descriptor {
+            qw0: kind::PASID_IOTLB
+                | granularity << 4
+                | u64::from(domain & 0xffff) << 16
+                | u64::from(pasid & 0xf_ffff) << 32,
+            qw1: range.map_or(0, |(addr, order)| addr & !0xfff | u64::from(order & 0x3f)),
+        }
+    }
+
     pub(crate) fn iotlb_global() -> Descriptor {
         Descriptor { qw0: kind::IOTLB | GLOBAL << 4, qw1: 0 }
     }

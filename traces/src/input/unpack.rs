@@ -124,6 +124,7 @@ impl Unpacker {
         if let Some(error) = self.pending.take() {
             return Err(self.failed(error));
         }
+        let stored = matches!(self.format, Format::Plain(_) | Format::Printed(..));
         let reader: &mut dyn Read = match &mut self.format {
             Format::Plain(r) => r,
             Format::Printed(r, _) => &mut **r,
@@ -143,6 +144,13 @@ impl Unpacker {
                     filled += n;
                     if !self.begun && filled >= simple::MAGIC_BYTES {
                         self.begun = true;
+                        if !stored
+                            && let Some(tool) = Tool::of(block)
+                        {
+                            // It is handed the file itself.
+                            let (what, remedy) = (tool.compressed(), "decompress it first");
+                            return Err(Error::NotText { path: self.path.clone(), what, remedy });
+                        }
                         if simple::is_simple(block) {
                             self.simple = Some(SimpleText::new(block[..filled].to_vec()));
                             filled = 0;
