@@ -91,6 +91,7 @@ struct Counts {
     without_output: u64,
     at_own_address: u64,
     refused: u64,
+    not_asked: u64,
     failed: u64,
     attaches: u64,
     detaches: u64,
@@ -218,6 +219,14 @@ impl<L: LineSource, S: EventSink> Import<L, S> {
     /// that iommufd's line named.
     fn carry_out(&mut self, tid: u32, by: Option<(Object, u64, bool)>) -> Result<()> {
         let Some(p) = self.pending.remove(&tid) else { return Ok(()) };
+        if by.is_none()
+            && !self.objects.none()
+            && matches!(p.what, Announced::Map | Announced::Unmap)
+        {
+            // iommufd's line is missing: nothing was asked of it, or it is lost.
+            self.counts.not_asked += 1;
+            return Ok(());
+        }
         let (ioas, vaddr, readonly) = match by {
             Some((ioas, vaddr, readonly)) => (Some(ioas), vaddr, readonly),
             None => (None, 0, false),
@@ -232,10 +241,7 @@ impl<L: LineSource, S: EventSink> Import<L, S> {
             Announced::Map => {
                 self.map(p.time, domain, (p.start, p.last), vaddr, readonly, true)
             }
-            Announced::Unmap => {
-                let assumed = ioas.is_none();
-                self.unmap(p.time, domain, (p.start, p.last), assumed)
-            }
+            Announced::Unmap => self.unmap(p.time, domain, (p.start, p.last), true),
         }
     }
 
@@ -537,6 +543,7 @@ impl<L: LineSource, S: EventSink> Import<L, S> {
             ("unmaps_of_unknown_pages", c.unmaps_of_unknown),
             ("shadow_operations", c.shadow_operations),
             ("requests_failed", c.failed),
+            ("requests_announced_only", c.not_asked),
             ("attaches", c.attaches),
             ("detaches", c.detaches),
             ("nested_tables", c.nested_tables),

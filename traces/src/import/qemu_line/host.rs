@@ -18,7 +18,8 @@ pub(crate) enum Host {
     /// `iommufd_backend_map_dma`; and `iommufd_backend_map_file_dma`, whose
     /// `vaddr` is 0: it maps a part of a file.
     Map { ioas: Object, iova: u64, size: u64, vaddr: u64, readonly: bool, ok: bool },
-    /// `iommufd_backend_unmap_dma`
+    /// `iommufd_backend_unmap_dma`; `_non_exist`, which found nothing to unmap
+    /// and is no error to QEMU.
     Unmap { ioas: Object, iova: u64, size: u64, ok: bool },
     /// `iommufd_backend_alloc_hwpt`: `kind` is `enum iommu_hwpt_data_type` of
     /// Linux' `include/uapi/linux/iommufd.h`, 0 for a table of the kernel's own.
@@ -44,6 +45,7 @@ pub(super) fn parse(name: &[u8], c: &mut Cursor<'_>) -> Option<Option<Event>> {
         b"backend_map_dma" => map(c),
         b"backend_map_file_dma" => map_file(c),
         b"backend_unmap_dma" => unmap(c),
+        b"backend_unmap_dma_non_exist" => unmap_nothing(c),
         b"backend_alloc_hwpt" => alloc_hwpt(c),
         b"backend_invalidate_cache" => invalidate(c),
         b"backend_set_dirty" => set_dirty(c),
@@ -119,6 +121,14 @@ fn unmap(c: &mut Cursor<'_>) -> Option<Host> {
     let size = if size == 0 { u64::MAX } else { size };
     iova.checked_add(size - 1)?;
     Some(Host::Unmap { ioas, iova, size, ok: ok(c)? })
+}
+
+fn unmap_nothing(c: &mut Cursor<'_>) -> Option<Host> {
+    c.lit(b"Unmap nonexistent mapping:")?;
+    match unmap(c)? {
+        Host::Unmap { ioas, iova, size, .. } => Some(Host::Unmap { ioas, iova, size, ok: true }),
+        other => Some(other),
+    }
 }
 
 fn alloc_hwpt(c: &mut Cursor<'_>) -> Option<Host> {

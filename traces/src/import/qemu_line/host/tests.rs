@@ -38,6 +38,10 @@ fn lines() {
             Host::Unmap { ioas: IOAS, iova: 0x1000, size: 0x2000, ok: true },
         ),
         (
+            "iommufd_backend_unmap_dma_non_exist  Unmap nonexistent mapping: iommufd=18 ioas=2 iova=0x1000 size=0x2000 (-1)",
+            Host::Unmap { ioas: IOAS, iova: 0x1000, size: 0x2000, ok: true },
+        ),
+        (
             "iommufd_backend_alloc_hwpt  iommufd=18 dev_id=1 pt_id=3 flags=0x2 hwpt_type=1 len=24 data_ptr=0x7ffc00001000 out_hwpt=5 (0)",
             Host::AllocHwpt {
                 hwpt: Object { iommufd: 18, id: 5 },
