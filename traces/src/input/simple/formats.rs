@@ -6,7 +6,7 @@ use std::io::Write;
 
 /// The texts of an event's arguments; none for events that no importer reads.
 ///
-/// `%x`, `%02x` hexadecimal, `%d` signed 32 bits, `%u` unsigned 32 bits, `%l`
+/// `%x`, `%02x` hexadecimal, `%h` that of a signed 32-bit value, `%d` signed 32 bits, `%u` unsigned 32 bits, `%l`
 /// signed 64 bits, `%p` a pointer, `%s` a string.
 pub(super) fn of(name: &[u8]) -> &'static [&'static str] {
     let Ok(name) = std::str::from_utf8(name) else { return &[] };
@@ -39,6 +39,7 @@ pub(super) fn print(text: &str, mut arguments: &[u8], swapped: bool, to: &mut Ve
             [b'x', ..] => (write!(to, "{value:x}"), 1),
             [b'0', b'2', b'x', ..] => (write!(to, "{value:02x}"), 3),
             // Narrower types were widened; the text shows them as they were.
+            [b'h', ..] => (write!(to, "{:x}", value as u32), 1),
             [b'd', ..] => (write!(to, "{}", value as u32 as i32), 1),
             [b'u', ..] => (write!(to, "{}", value as u32), 1),
             [b'l', ..] => (write!(to, "{}", value as i64), 1),
@@ -89,7 +90,7 @@ const ALL: &[(&str, &[&str])] = &[
         " [iommufd=%d] Successfully bound device %s (fd=%d): output devid=%d",
     ]),
     ("iommufd_cdev_detach_ioas_hwpt", &[" [iommufd=%d] Successfully detached %s"]),
-    ("smmu_get_pte", &["baseaddr=0x%x index=0x%x, pteaddr=0x%x, pte=0x%x"]),
+    ("smmu_get_pte", &["baseaddr=0x%x index=0x%h, pteaddr=0x%x, pte=0x%x"]),
     ("smmu_iotlb_insert", &[
         "IOTLB ++ asid=%d addr=0x%x tg=%d level=%d",
         "IOTLB ++ asid=%d vmid=%d addr=0x%x tg=%d level=%d",
@@ -108,8 +109,8 @@ const ALL: &[(&str, &[&str])] = &[
         "IOTLB cache MISS asid=%d vmid=%d addr=0x%x hit=%d miss=%d hit rate=%d",
     ]),
     ("smmuv3_cmdq_cfgi_cd", &["sid=0x%x"]),
-    ("smmuv3_cmdq_cfgi_ste", &["streamid= 0x%x"]),
-    ("smmuv3_cmdq_cfgi_ste_range", &["start=0x%x - end=0x%x"]),
+    ("smmuv3_cmdq_cfgi_ste", &["streamid= 0x%h"]),
+    ("smmuv3_cmdq_cfgi_ste_range", &["start=0x%h - end=0x%h"]),
     ("smmuv3_config_cache_hit", &["Config cache HIT for sid=0x%x (hits=%d, misses=%d, hit rate=%d)"]),
     ("smmuv3_config_cache_miss", &[
         "Config cache MISS for sid=0x%x (hits=%d, misses=%d, hit rate=%d)",
@@ -123,8 +124,8 @@ const ALL: &[(&str, &[&str])] = &[
     ("smmuv3_translate_bypass", &["%s sid=0x%x STE bypass iova:0x%x is_write=%d"]),
     ("smmuv3_translate_disable", &["%s sid=0x%x bypass (smmu disabled) iova:0x%x is_write=%d"]),
     ("smmuv3_translate_success", &[
-        "%s sid=0x%x iova=0x%x translated=0x%x perm=0x%x",
-        "%s sid=0x%x iova=0x%x translated=0x%x perm=0x%x stage=%d",
+        "%s sid=0x%x iova=0x%x translated=0x%x perm=0x%h",
+        "%s sid=0x%x iova=0x%x translated=0x%x perm=0x%h stage=%d",
     ]),
     ("vfio_iommu_map_notify", &["iommu %s @ 0x%x - 0x%x"]),
     ("vfio_listener_region_add_iommu", &[

@@ -190,3 +190,77 @@ proptest::proptest! {
         let _ = text(&bytes, 100);
     }
 }
+
+/// One record and the line that the `log` backend prints for it.
+fn record(w: &mut Writer, kind: usize, a: u64, b: u64, c: u32) -> String {
+    let word = Arg::Word;
+    let half = u64::from(c);
+    // A signed 32-bit value is widened with its sign.
+    let signed = i64::from(c as i32) as u64;
+    match kind {
+        0 => {
+            w.event(0, a, c, &[half & 0xff, 3, 1, a, b, 0xfff].map(word));
+            format!("vtd_dmar_translate dev {:02x}:03.01 iova 0x{a:x} -> gpa 0x{b:x} mask 0xfff", c & 0xff)
+        }
+        1 => {
+            let kind = ["iotlb", "context-cache", ""][c as usize % 3];
+            w.event(1, a, c, &[Arg::Text(kind), word(a), word(b)]);
+            format!("vtd_inv_desc invalidate desc type {kind} high 0x{a:x} low 0x{b:x}")
+        }
+        2 => {
+            w.event(2, a, c, &[half & 0xffff, a, b, 0xfff, signed].map(word));
+            format!("vtd_page_walk_one domain 0x{:x} iova 0x{a:x} -> gpa 0x{b:x} mask 0xfff perm {}", c & 0xffff, c as i32)
+        }
+        3 => {
+            w.event(3, a, c, &[signed, b, 1, 3].map(word));
+            format!("smmu_iotlb_insert IOTLB ++ asid={} addr=0x{b:x} tg=1 level=3", c as i32)
+        }
+        4 => {
+            w.event(3, a, c, &[signed, u64::MAX, b, 1, 3].map(word));
+            format!("smmu_iotlb_insert IOTLB ++ asid={} vmid=-1 addr=0x{b:x} tg=1 level=3", c as i32)
+        }
+        5 => {
+            w.event(4, a, c, &[18, half, a, b, b | 1, 0, signed].map(word));
+            format!(
+                "iommufd_backend_map_dma  iommufd=18 ioas={} iova=0x{a:x} size=0x{b:x} addr={:#x} readonly=0 ({})",
+                c as i32, b | 1, c as i32
+            )
+        }
+        6 => {
+            w.event(5, a, c, &[Arg::Text("smmuv3-iommu-memory-region-0"), word(8), word(a), word(b), word(3), word(1)]);
+            format!("smmuv3_translate_success smmuv3-iommu-memory-region-0 sid=0x8 iova=0x{a:x} translated=0x{b:x} perm=0x3 stage=1")
+        }
+        7 => {
+            w.event(DROPPED, a, c, &[word(b)]);
+            format!("#simpletrace dropped {b}")
+        }
+        _ => {
+            w.event(6, a, c, &[word(a), word(b)]);
+            "vtd_reg_write ".to_owned()
+        }
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn printed_records_read_back(
+        all in proptest::collection::vec((0..9usize, proptest::num::u64::ANY, proptest::num::u64::ANY, proptest::num::u32::ANY), 0..200),
+        big: bool,
+        step in 1..5000usize,
+    ) {
+        let mut w = Writer::new(big, 4);
+        let names = [
+            "vtd_dmar_translate", "vtd_inv_desc", "vtd_page_walk_one", "smmu_iotlb_insert",
+            "iommufd_backend_map_dma", "smmuv3_translate_success", "vtd_reg_write",
+        ];
+        for (id, name) in names.into_iter().enumerate() {
+            w.name(id as u64, name);
+        }
+        let mut expected = String::new();
+        for (kind, a, b, c) in all {
+            let line = record(&mut w, kind, a, b, c);
+            expected += &format!("{c}@{}.{:09}:{line}\n", a / 1_000_000_000, a % 1_000_000_000);
+        }
+        proptest::prop_assert_eq!(text(&w.bytes, step).unwrap(), expected);
+    }
+}
