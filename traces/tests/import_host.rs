@@ -84,7 +84,8 @@ fn together_with_vtd() {
     let all = fixture("shadow-nvme-a.vmm.qemu.log");
     let (report, sink) = import_common::import(&all, None).unwrap();
     let (alone, expected) = host(&vmm(&["vfio_listener_region"]));
-    for name in ["parent_maps", "parent_unmaps", "parent_maps_repeated", "parent_unmaps_at_switch"] {
+    for name in ["parent_maps", "parent_unmaps", "parent_maps_repeated", "parent_unmaps_at_switch"]
+    {
         assert_eq!(report.count(name), alone.count(name), "{name}");
     }
     let changes = |events: &[Event]| -> Vec<(Kind, u64, u64, u64)> {
@@ -102,7 +103,8 @@ fn together_with_vtd() {
     assert_eq!(guests(&sink.events), guests(&rest.events), "the guest's events are the same");
 }
 
-const RAM: &str = "5@1.000000:vfio_listener_region_add_ram region_add [ram] 0x0 - 0x3fffffff [0x7f0000000000]\n";
+const RAM: &str =
+    "5@1.000000:vfio_listener_region_add_ram region_add [ram] 0x0 - 0x3fffffff [0x7f0000000000]\n";
 
 #[test]
 fn together_with_virtio_iommu() {
@@ -245,7 +247,8 @@ fn ioas_of_shadows_and_nested_tables() {
 fn replay(events: &[Event]) -> BTreeMap<(u32, u64), u64> {
     let mut table = BTreeMap::new();
     for e in events {
-        let pages = (0..e.size >> 12).map(|i| ((e.domain.0, (e.addr >> 12) + i), (e.out >> 12) + i));
+        let pages =
+            (0..e.size >> 12).map(|i| ((e.domain.0, (e.addr >> 12) + i), (e.out >> 12) + i));
         match e.kind {
             Kind::Map => pages.for_each(|(p, out)| assert!(table.insert(p, out).is_none())),
             Kind::Unmap => pages.for_each(|(p, _)| assert!(table.remove(&p).is_some())),

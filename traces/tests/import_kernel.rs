@@ -122,7 +122,8 @@ fn devices_and_descriptors_agree() {
 fn buffers_alone() {
     let text = fixture("linux-6.12-dma.ftrace.txt");
     let (_, whole) = import(&without(&text, &["qi_submit", "cache_tag"]));
-    let (report, buffers) = import(&without(&text, &["qi_submit", "cache_tag", " map: ", " unmap: "]));
+    let (report, buffers) =
+        import(&without(&text, &["qi_submit", "cache_tag", " map: ", " unmap: "]));
     let pages = |sink: &MemorySink| -> Vec<(u64, u64)> {
         maps(sink)
             .iter()

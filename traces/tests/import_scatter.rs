@@ -48,7 +48,8 @@ fn scatter_lists_alone() {
     let text = fixture("linux-6.12-sg.ftrace.txt");
     let (report, whole) = import(&without(&text, &["qi_submit", "cache_tag"]));
     assert_eq!(report.count("table_changes_by_adjacency"), 0, "every change has its device");
-    let (report, buffers) = import(&without(&text, &["qi_submit", "cache_tag", CHANGES[0], CHANGES[1]]));
+    let (report, buffers) =
+        import(&without(&text, &["qi_submit", "cache_tag", CHANGES[0], CHANGES[1]]));
     assert_eq!(report.count("scatter_lists_cut"), 0);
     assert_eq!(report.count("scatter_unmaps_without_map"), 0);
     assert_eq!(report.count("unmaps_inferred"), 0);
@@ -76,7 +77,8 @@ fn cache_tags_stand_for_descriptors() {
     let (expected, by_descriptor) = import(&text);
     let (report, by_tag) = import(&without(&text, &["qi_submit"]));
     assert!(report.notes.iter().any(|n| n.contains("cache_tag_flush_range")));
-    for name in ["table_changes_by_invalidation", "table_changes_without_domain", "unmaps_inferred"] {
+    for name in ["table_changes_by_invalidation", "table_changes_without_domain", "unmaps_inferred"]
+    {
         assert_eq!(report.count(name), expected.count(name), "{name}");
     }
     let invalidations = |s: &MemorySink| -> Vec<(u32, u64, u64)> {
@@ -154,7 +156,9 @@ fn a_compressed_recording_is_refused() {
 #[ignore = "run without a search path by the next test"]
 fn without_tools() {
     let dir = tempfile::tempdir().unwrap();
-    for (name, package) in [("sg-v7.trace.dat", "package trace-cmd"), ("vtd.perf.data", "linux-perf")] {
+    for (name, package) in
+        [("sg-v7.trace.dat", "package trace-cmd"), ("vtd.perf.data", "linux-perf")]
+    {
         let error = import_file(dir.path(), &fixture(name)).unwrap_err().to_string();
         assert!(error.contains("install") && error.contains(package), "{error}");
     }
@@ -169,4 +173,32 @@ fn a_missing_tool_is_named() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+/// A guest in scalable mode with first-stage tables submits other descriptors for the same changes.
+#[test]
+fn first_stage_descriptors_tell_domains() {
+    let text = String::from_utf8(fixture("linux-6.12-sg.ftrace.txt")).unwrap();
+    let (expected, legacy) = import(text.as_bytes());
+    let scalable: String = text
+        .lines()
+        .map(|l| match l.split_once("qi_submit: iotlb_inv dmar0: 0x") {
+            // Type 2 becomes 6, without the drain bits; both have granularity 3 and the domain.
+            Some((head, rest)) if rest.contains("00f2 ") => {
+                format!(
+                    "{head}qi_submit: p_iotlb_inv dmar0: 0x{}\n",
+                    rest.replacen("f2 ", "36 ", 1)
+                )
+            }
+            _ => l.to_owned() + "\n",
+        })
+        .collect();
+    assert!(scalable.matches("p_iotlb_inv").count() > 700);
+    let (report, first_stage) = import(scalable.as_bytes());
+    for name in ["invalidations", "table_changes_by_invalidation", "unmaps_inferred"] {
+        assert_eq!(report.count(name), expected.count(name), "{name}");
+    }
+    assert_eq!(pages(&first_stage), pages(&legacy));
+    let invalidations = first_stage.events.iter().filter(|e| e.kind == Kind::Invalidate);
+    assert!(invalidations.filter(|e| e.pasid.0 == 0).count() > 700);
 }

@@ -13,10 +13,12 @@
 //! A domain is an object of `/dev/iommu` (an IOAS or a nested table); of the
 //! second and later file descriptors with their number in bits 31:20.
 
+mod changes;
 mod objects;
 mod pending;
+mod summary;
 
-use ioasim_events::{CachingMode, DomainId, Event, Flags, Kind, OutputSpace, Requester, Scope};
+use ioasim_events::{DomainId, Event, Flags, Kind, Requester, Scope};
 use rustc_hash::FxHashMap;
 
 use super::clock::Clock;
@@ -24,14 +26,11 @@ use super::lines::{EventSink, LineSource, import_error};
 use super::parent::Parent;
 use super::qemu_line::{self, Host, Line, Object};
 use super::report::{Diagnostics, ImportReport, Options};
-use super::tables::{Range, Tables};
+use super::tables::Tables;
 use crate::Result;
 use objects::{Level, Objects};
 use pending::{Announced, Pending};
 
-/// First output of maps whose guest-physical address is not known: above the
-/// memory of today's machines.
-const MADE_UP: u64 = 1 << 46;
 /// Domain of maps where the log names no object: there is one container then.
 const CONTAINER: u32 = 1;
 
@@ -129,7 +128,7 @@ impl<L: LineSource, S: EventSink> Import<L, S> {
             tables: Tables::default(),
             objects: Objects::default(),
             pending: FxHashMap::default(),
-            made_up: MADE_UP,
+            made_up: changes::MADE_UP,
             last: 0,
             counts: Counts::default(),
         }
@@ -238,9 +237,7 @@ impl<L: LineSource, S: EventSink> Import<L, S> {
         match p.what {
             // Written when they were announced.
             Announced::Ram | Announced::RamGone => Ok(()),
-            Announced::Map => {
-                self.map(p.time, domain, (p.start, p.last), vaddr, readonly, true)
-            }
+            Announced::Map => self.map(p.time, domain, (p.start, p.last), vaddr, readonly, true),
             Announced::Unmap => self.unmap(p.time, domain, (p.start, p.last), true),
         }
     }
@@ -382,122 +379,6 @@ impl<L: LineSource, S: EventSink> Import<L, S> {
         self.write(time, e)
     }
 
-    /// A map of an address space that is not the parent's. `shadow`: it was
-    /// announced by the emulated IOMMU.
-    fn map(
-        &mut self,
-        time: i64,
-        domain: u32,
-        (start, last): (u64, u64),
-        vaddr: u64,
-        readonly: bool,
-        shadow: bool,
-    ) -> Result<()> {
-        let (page, pages) = span(start, last);
-        if !self.tables.is_free(domain, page, pages) {
-            if shadow && self.objects.none() {
-                // The kernel refuses it, and the log does not tell so; or
-                // it is another container's.
-                self.counts.refused += 1;
-                return Ok(());
-            }
-            self.unmap_known(time, domain, page, pages)?;
-        }
-        let bytes = pages << 12;
-        let out = match self.parent.gpa_of(vaddr, bytes) {
-            _ if vaddr == 0 => {
-                self.counts.without_output += 1;
-                let out = self.made_up;
-                self.made_up += bytes;
-                out
-            }
-            Some(gpa) => gpa,
-            None => {
-                self.counts.at_own_address += 1;
-                vaddr & !0xfff
-            }
-        };
-        let rights = if readonly { Flags::READ } else { Flags::READ.with(Flags::WRITE) };
-        let perm = rights.perm().0;
-        let range = Range { pages, out: out >> 12, perm, fresh: false, used: false };
-        self.tables.map(domain, page, range);
-        self.counts.maps += 1;
-        let mut e = Event::new(Kind::Map);
-        e.domain = DomainId(domain);
-        (e.addr, e.size, e.out) = (page << 12, bytes, out);
-        // A shadow's change shows the guest's.
-        e.flags = if shadow { rights.with(Flags::INFERRED) } else { rights };
-        self.write(time, e)?;
-        if shadow {
-            self.counts.shadow_operations += 1;
-            e.kind = Kind::ShadowMap;
-            e.flags = rights;
-            self.write(time, e)?;
-        }
-        Ok(())
-    }
-
-    /// An unmap that the log tells. `shadow`: the emulated IOMMU announced it.
-    fn unmap(
-        &mut self,
-        time: i64,
-        domain: u32,
-        (start, last): (u64, u64),
-        shadow: bool,
-    ) -> Result<()> {
-        let (page, pages) = span(start, last);
-        let runs = self.remove(domain, page, pages);
-        self.counts.unmaps_of_unknown += u64::from(runs.is_empty());
-        for (page, pages) in runs {
-            self.counts.unmaps += 1;
-            let mut e = Event::new(Kind::Unmap);
-            e.domain = DomainId(domain);
-            (e.addr, e.size) = (page << 12, pages << 12);
-            if shadow {
-                e.flags = Flags::INFERRED;
-            }
-            self.write(time, e)?;
-            if shadow {
-                self.counts.shadow_operations += 1;
-                e.kind = Kind::ShadowUnmap;
-                e.flags = Flags::default();
-                self.write(time, e)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn unmap_all(&mut self, time: i64, domain: u32) -> Result<()> {
-        self.unmap_known(time, domain, 0, 1 << 52)
-    }
-
-    /// Unmaps what is known, though no line says so.
-    fn unmap_known(&mut self, time: i64, domain: u32, page: u64, pages: u64) -> Result<()> {
-        for (page, pages) in self.remove(domain, page, pages) {
-            self.counts.unmaps += 1;
-            self.counts.unmaps_inferred += 1;
-            let mut e = Event::new(Kind::Unmap);
-            (e.domain, e.flags) = (DomainId(domain), Flags::INFERRED);
-            (e.addr, e.size) = (page << 12, pages << 12);
-            self.write(time, e)?;
-        }
-        Ok(())
-    }
-
-    /// Removes what is mapped; as runs of neighbouring pages.
-    fn remove(&mut self, domain: u32, page: u64, pages: u64) -> Vec<(u64, u64)> {
-        let mut removed = Vec::new();
-        self.tables.unmap(domain, page, pages, &mut removed);
-        let mut runs: Vec<(u64, u64)> = Vec::new();
-        for r in removed {
-            match runs.last_mut() {
-                Some((page, pages)) if *page + *pages == r.page => *pages += r.pages,
-                _ => runs.push((r.page, r.pages)),
-            }
-        }
-        runs
-    }
-
     fn write_parent(&mut self, time: i64) -> Result<()> {
         let events: Vec<Event> = self.parent.drain().collect();
         events.into_iter().try_for_each(|event| self.write(time, event))
@@ -518,69 +399,4 @@ impl<L: LineSource, S: EventSink> Import<L, S> {
         self.counts.markers += 1;
         self.sink.push_marker(&event, text)
     }
-
-    fn finish(self) -> (ImportReport, L) {
-        let mut report = ImportReport {
-            output_space: OutputSpace::Gpa,
-            caching_mode: CachingMode::Unknown,
-            importer: "qemu-host",
-            ..ImportReport::default()
-        };
-        let c = &self.counts;
-        for (name, n) in [
-            ("log_lines", c.lines),
-            ("log_host_events", c.events_read),
-            ("log_events_lost", c.lost),
-            ("log_seams", self.clock.seams),
-            ("log_times_clamped", self.clock.clamped),
-            ("events", c.events),
-            ("maps", c.maps),
-            ("maps_without_output", c.without_output),
-            ("maps_at_own_address", c.at_own_address),
-            ("maps_refused", c.refused),
-            ("unmaps", c.unmaps),
-            ("unmaps_inferred", c.unmaps_inferred),
-            ("unmaps_of_unknown_pages", c.unmaps_of_unknown),
-            ("shadow_operations", c.shadow_operations),
-            ("requests_failed", c.failed),
-            ("requests_announced_only", c.not_asked),
-            ("attaches", c.attaches),
-            ("detaches", c.detaches),
-            ("nested_tables", c.nested_tables),
-            ("invalidations", c.invalidations),
-            ("commands_without_range", c.entries),
-            ("markers", c.markers),
-            ("mappings_forgotten", self.tables.forgotten),
-        ] {
-            report.counts.insert(name.into(), n);
-        }
-        self.parent.counts.add_to(&mut |name, n| {
-            report.counts.insert(name.into(), n);
-        });
-        if !self.clock.timed() {
-            report.notes.push("The log has no time stamps: events are 1 us apart.".into());
-        }
-        report.notes.push(
-            "A log of QEMU's host side: no accesses; outputs of the parent are the VMM's own addresses.".into(),
-        );
-        if c.without_output > 0 {
-            report.notes.push(format!(
-                "{} maps are logged without an address (only iommufd tells it); their outputs are made up.",
-                c.without_output
-            ));
-        }
-        if c.at_own_address > 0 {
-            report.notes.push(format!(
-                "{} maps are at addresses of no known RAM; their outputs are the VMM's own (trace vfio_listener* as well).",
-                c.at_own_address
-            ));
-        }
-        self.diag.finish(&mut report);
-        (report, self.lines)
-    }
-}
-
-/// First page and number of pages of an inclusive range.
-fn span(start: u64, last: u64) -> (u64, u64) {
-    (start >> 12, (last >> 12) - (start >> 12) + 1)
 }

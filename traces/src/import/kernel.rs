@@ -47,7 +47,8 @@ pub fn kernel_trace<L: LineSource>(
         let (mut report, _, lines) = single::qemu_log(log, Some(open()?), sink, options)?;
         if !shown.descriptors {
             report.notes.push(
-                "The trace has no qi_submit: invalidations are those of cache_tag_flush_range.".into(),
+                "The trace has no qi_submit: invalidations are those of cache_tag_flush_range."
+                    .into(),
             );
         }
         (report, lines.expect("given above").into_inner())
@@ -95,7 +96,8 @@ fn look<L: LineSource>(mut lines: L) -> Result<Shown> {
             }
             Line::Other(name) if dma_line::is_dma(name) => shown.changes = true,
             Line::Other(name) if cache_tags::is_flush(name) => {
-                let text = ftrace_line::split(line.bytes).map(|(_, name, text)| cache_tags::parse(name, &text));
+                let text = ftrace_line::split(line.bytes)
+                    .map(|(_, name, text)| cache_tags::parse(name, &text));
                 shown.flushes |= matches!(text, Ok(Some(Some(_))));
             }
             _ => {}

@@ -54,6 +54,9 @@ pub(crate) struct LogCounts {
     pub(crate) misses_with_reads: u64,
     /// Commands for pages of which only the domain is logged.
     pub(crate) commands_without_range: u64,
+    /// Invalidations of device TLBs, and those of a device's whole one.
+    pub(crate) device_tlb: u64,
+    pub(crate) device_tlb_whole: u64,
     /// Events that QEMU's `simple` backend had no room for.
     pub(crate) lost: u64,
 }
@@ -255,6 +258,10 @@ impl<L: LineSource> LogReader<L> {
                     self.counts.waits += 1;
                     return;
                 }
+                if let Some(tlb) = d.device_tlb() {
+                    self.counts.device_tlb += 1;
+                    self.counts.device_tlb_whole += u64::from(tlb.order == 52);
+                }
                 let index = push_descriptor(w, rec, d);
                 self.raw = Some((index, line));
             }
@@ -391,7 +398,9 @@ impl<L: LineSource> LogReader<L> {
     /// tell about the table in any log.
     fn vmm_event(&mut self, w: &mut LogWindow, event: Event, mut rec: LogRec) {
         match event {
-            Event::Host(_) | Event::VfioNotify { .. } | Event::UnmapWhole { .. }
+            Event::Host(_)
+            | Event::VfioNotify { .. }
+            | Event::UnmapWhole { .. }
             | Event::Switch { .. }
                 if !self.vmm =>
             {
@@ -427,7 +436,10 @@ impl<L: LineSource> LogReader<L> {
 }
 
 fn push_descriptor(w: &mut LogWindow, mut rec: LogRec, d: Descriptor) -> u64 {
-    rec.kind = if matches!(d.kind(), kind::IOTLB | kind::CONTEXT | kind::PASID_IOTLB) {
+    rec.kind = if matches!(
+        d.kind(),
+        kind::IOTLB | kind::CONTEXT | kind::PASID_IOTLB | kind::PASID_CACHE
+    ) {
         LogKind::Inv
     } else {
         LogKind::Token

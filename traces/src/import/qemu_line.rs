@@ -217,9 +217,9 @@ fn parse_stamp(c: &mut Cursor<'_>) -> Option<Stamp> {
 /// What `input/simple.rs` says of a record that is no event.
 fn simple(mut c: Cursor<'_>) -> Line<'static> {
     if c.try_lit(b"dropped ") {
-        return c.dec().map_or(Line::Damaged("number of dropped events"), |n| {
-            Line::Event(Event::Lost(n))
-        });
+        return c
+            .dec()
+            .map_or(Line::Damaged("number of dropped events"), |n| Line::Event(Event::Lost(n)));
     }
     Line::Damaged(match c.rest() {
         b"cut" => "the file ends within this record",

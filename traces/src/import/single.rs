@@ -159,6 +159,10 @@ fn count<L: LineSource, F: LineSource, S: EventSink>(
     add("shadow_operations", l.shadow_operations);
     add("vmm_events_unused", l.vmm_events_unused);
     add("log_events_lost", l.lost);
+    if l.device_tlb > 0 {
+        add("device_tlb_invalidations", l.device_tlb);
+        add("device_tlb_invalidations_of_all", l.device_tlb_whole);
+    }
     join.parent.counts.add_to(&mut add);
     report.child_levels = join.log.levels;
     if !join.log.clock().timed() {

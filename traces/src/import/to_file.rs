@@ -68,8 +68,7 @@ pub fn sniff(path: &Path) -> Result<TextKind> {
                 return sniff_host(path);
             }
             qemu_line::Line::Other(name)
-                if Model::of_event(name).is_some()
-                    || name.starts_with(b"riscv_iommu") =>
+                if Model::of_event(name).is_some() || name.starts_with(b"riscv_iommu") =>
             {
                 return Ok(TextKind::QemuLog);
             }

@@ -144,9 +144,7 @@ impl Unpacker {
                     filled += n;
                     if !self.begun && filled >= simple::MAGIC_BYTES {
                         self.begun = true;
-                        if !stored
-                            && let Some(tool) = Tool::of(block)
-                        {
+                        if !stored && let Some(tool) = Tool::of(block) {
                             // It is handed the file itself.
                             let (what, remedy) = (tool.compressed(), "decompress it first");
                             return Err(Error::NotText { path: self.path.clone(), what, remedy });

@@ -8,8 +8,10 @@ use rustc_hash::FxHashMap;
 use super::super::desc::mix;
 use super::dma_line::{List, MAX_PIECES};
 
-/// Pieces of lists kept at most, 64 MB.
+/// Pieces of lists kept at most, of 16 bytes: 64 MB.
 const MAX_KEPT: usize = 1 << 22;
+/// What a list takes beside its pieces, in pieces.
+const OVERHEAD: usize = 14;
 
 /// Pieces of mapped lists, by device and entries. A list may be mapped
 /// several times; the first mapping ends first.
@@ -25,11 +27,12 @@ impl Lists {
         if !list.by_phys || list.phys.is_empty() {
             return;
         }
-        if self.kept + list.pieces.len() > MAX_KEPT {
+        let weight = list.pieces.len() + OVERHEAD;
+        if self.kept + weight > MAX_KEPT {
             // Unmaps were not recorded.
             (self.by_entries, self.kept) = (FxHashMap::default(), 0);
         }
-        self.kept += list.pieces.len() + 1;
+        self.kept += weight;
         let key = (list.device, entries(&list.phys));
         self.by_entries.entry(key).or_default().push_back(list.pieces.clone());
     }
@@ -42,7 +45,7 @@ impl Lists {
         if lists.is_empty() {
             self.by_entries.remove(&key);
         }
-        self.kept -= pieces.len() + 1;
+        self.kept -= pieces.len() + OVERHEAD;
         Some(pieces)
     }
 }
@@ -119,7 +122,7 @@ mod tests {
         let mut lists = Lists::default();
         for i in 0..3 * MAX_KEPT as u64 / 100 {
             lists.mapped(&list(&[(i << 12, 0x1000); 100], &[i << 12]));
-            assert!(lists.kept <= MAX_KEPT + 101);
+            assert!(lists.kept <= MAX_KEPT);
         }
     }
 

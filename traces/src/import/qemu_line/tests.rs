@@ -181,7 +181,9 @@ fn print(e: &Event) -> String {
             format!("vfio_iommu_map_notify iommu {word} @ {start:#x} - {end:#x}")
         }
         Event::RegionAddRam { start, end, vaddr } => {
-            format!("vfio_listener_region_add_ram region_add [ram] {start:#x} - {end:#x} [{vaddr:#x}]")
+            format!(
+                "vfio_listener_region_add_ram region_add [ram] {start:#x} - {end:#x} [{vaddr:#x}]"
+            )
         }
         Event::RegionAddIommu { start, end } => format!(
             "vfio_listener_region_add_iommu region_add [iommu] vtd-00.0-dmar {start:#x} - {end:#x}"

@@ -214,6 +214,8 @@ mod tests {
                  Virtio::UnmapDone { domain, start, last }),
                 (format!("virtio_iommu_attach domain={domain} endpoint={endpoint}"), Virtio::Attach { domain, endpoint }),
                 (format!("virtio_iommu_detach domain={domain} endpoint={endpoint}"), Virtio::Detach { domain, endpoint }),
+                ("virtio_iommu_device_reset reset!".to_owned(), Virtio::Reset),
+                ("virtio_iommu_device_reset_exit reset!".to_owned(), Virtio::Reset),
                 (format!("virtio_iommu_translate mr=a b rid=7 rid={endpoint} addr={start:#x} flag={rights}"),
                  Virtio::Translate { endpoint, addr: start, rights }),
                 (format!("virtio_iommu_translate_out {start:#x} -> {out:#x} for sid={endpoint}"),

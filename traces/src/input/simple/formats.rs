@@ -63,75 +63,103 @@ const ALL: &[(&str, &[&str])] = &[
     ("amdvi_iotlb_reset", &["IOTLB exceed size limit - reset "]),
     ("amdvi_pages_inval", &["AMD-Vi pages for domain 0x%x invalidated"]),
     ("amdvi_translation_result", &["devid: %02x:%02x.%x gpa 0x%x hpa 0x%x"]),
-    ("iommufd_backend_alloc_hwpt", &[
-        " iommufd=%d dev_id=%u pt_id=%u flags=0x%x hwpt_type=%u len=%u data_ptr=0x%x out_hwpt=%u (%d)",
-    ]),
+    (
+        "iommufd_backend_alloc_hwpt",
+        &[
+            " iommufd=%d dev_id=%u pt_id=%u flags=0x%x hwpt_type=%u len=%u data_ptr=0x%x out_hwpt=%u (%d)",
+        ],
+    ),
     ("iommufd_backend_alloc_ioas", &[" iommufd=%d ioas=%d"]),
     ("iommufd_backend_free_id", &[" iommufd=%d id=%d (%d)"]),
-    ("iommufd_backend_invalidate_cache", &[
-        " iommufd=%d id=%u data_type=%u entry_len=%u entry_num=%u done_num=%u data_ptr=0x%x (%d)",
-    ]),
-    ("iommufd_backend_map_dma", &[
-        " iommufd=%d ioas=%d iova=0x%x size=0x%x addr=%p readonly=%d (%d)",
-    ]),
-    ("iommufd_backend_map_file_dma", &[
-        " iommufd=%d ioas=%d iova=0x%x size=0x%x fd=%d start=%l readonly=%d (%d)",
-    ]),
+    (
+        "iommufd_backend_invalidate_cache",
+        &[
+            " iommufd=%d id=%u data_type=%u entry_len=%u entry_num=%u done_num=%u data_ptr=0x%x (%d)",
+        ],
+    ),
+    (
+        "iommufd_backend_map_dma",
+        &[" iommufd=%d ioas=%d iova=0x%x size=0x%x addr=%p readonly=%d (%d)"],
+    ),
+    (
+        "iommufd_backend_map_file_dma",
+        &[" iommufd=%d ioas=%d iova=0x%x size=0x%x fd=%d start=%l readonly=%d (%d)"],
+    ),
     ("iommufd_backend_set_dirty", &[" iommufd=%d hwpt=%u enable=%d (%d)"]),
     ("iommufd_backend_unmap_dma", &[" iommufd=%d ioas=%d iova=0x%x size=0x%x (%d)"]),
-    ("iommufd_backend_unmap_dma_non_exist", &[
-        " Unmap nonexistent mapping: iommufd=%d ioas=%d iova=0x%x size=0x%x (%d)",
-    ]),
+    (
+        "iommufd_backend_unmap_dma_non_exist",
+        &[" Unmap nonexistent mapping: iommufd=%d ioas=%d iova=0x%x size=0x%x (%d)"],
+    ),
     ("iommufd_cdev_alloc_ioas", &[" [iommufd=%d] new IOMMUFD container with ioasid=%d"]),
-    ("iommufd_cdev_attach_ioas_hwpt", &[
-        " [iommufd=%d] Successfully attached device %s (%d) to id=%d",
-    ]),
-    ("iommufd_cdev_connect_and_bind", &[
-        " [iommufd=%d] Successfully bound device %s (fd=%d): output devid=%d",
-    ]),
+    (
+        "iommufd_cdev_attach_ioas_hwpt",
+        &[" [iommufd=%d] Successfully attached device %s (%d) to id=%d"],
+    ),
+    (
+        "iommufd_cdev_connect_and_bind",
+        &[" [iommufd=%d] Successfully bound device %s (fd=%d): output devid=%d"],
+    ),
     ("iommufd_cdev_detach_ioas_hwpt", &[" [iommufd=%d] Successfully detached %s"]),
     ("smmu_get_pte", &["baseaddr=0x%x index=0x%h, pteaddr=0x%x, pte=0x%x"]),
-    ("smmu_iotlb_insert", &[
-        "IOTLB ++ asid=%d addr=0x%x tg=%d level=%d",
-        "IOTLB ++ asid=%d vmid=%d addr=0x%x tg=%d level=%d",
-    ]),
+    (
+        "smmu_iotlb_insert",
+        &[
+            "IOTLB ++ asid=%d addr=0x%x tg=%d level=%d",
+            "IOTLB ++ asid=%d vmid=%d addr=0x%x tg=%d level=%d",
+        ],
+    ),
     ("smmu_iotlb_inv_all", &["IOTLB invalidate all"]),
     ("smmu_iotlb_inv_asid", &["IOTLB invalidate asid=%d"]),
     ("smmu_iotlb_inv_asid_vmid", &["IOTLB invalidate asid=%d vmid=%d"]),
     ("smmu_iotlb_inv_vmid", &["IOTLB invalidate vmid=%d"]),
     ("smmu_iotlb_inv_vmid_s1", &["IOTLB invalidate vmid=%d"]),
-    ("smmu_iotlb_lookup_hit", &[
-        "IOTLB cache HIT asid=%d addr=0x%x hit=%d miss=%d hit rate=%d",
-        "IOTLB cache HIT asid=%d vmid=%d addr=0x%x hit=%d miss=%d hit rate=%d",
-    ]),
-    ("smmu_iotlb_lookup_miss", &[
-        "IOTLB cache MISS asid=%d addr=0x%x hit=%d miss=%d hit rate=%d",
-        "IOTLB cache MISS asid=%d vmid=%d addr=0x%x hit=%d miss=%d hit rate=%d",
-    ]),
+    (
+        "smmu_iotlb_lookup_hit",
+        &[
+            "IOTLB cache HIT asid=%d addr=0x%x hit=%d miss=%d hit rate=%d",
+            "IOTLB cache HIT asid=%d vmid=%d addr=0x%x hit=%d miss=%d hit rate=%d",
+        ],
+    ),
+    (
+        "smmu_iotlb_lookup_miss",
+        &[
+            "IOTLB cache MISS asid=%d addr=0x%x hit=%d miss=%d hit rate=%d",
+            "IOTLB cache MISS asid=%d vmid=%d addr=0x%x hit=%d miss=%d hit rate=%d",
+        ],
+    ),
     ("smmuv3_cmdq_cfgi_cd", &["sid=0x%x"]),
     ("smmuv3_cmdq_cfgi_ste", &["streamid= 0x%h"]),
     ("smmuv3_cmdq_cfgi_ste_range", &["start=0x%h - end=0x%h"]),
-    ("smmuv3_config_cache_hit", &["Config cache HIT for sid=0x%x (hits=%d, misses=%d, hit rate=%d)"]),
-    ("smmuv3_config_cache_miss", &[
-        "Config cache MISS for sid=0x%x (hits=%d, misses=%d, hit rate=%d)",
-    ]),
-    ("smmuv3_range_inval", &[
-        "vmid=%d asid=%d addr=0x%x tg=%d num_pages=0x%x ttl=%d leaf=%d stage=%d",
-    ]),
+    (
+        "smmuv3_config_cache_hit",
+        &["Config cache HIT for sid=0x%x (hits=%d, misses=%d, hit rate=%d)"],
+    ),
+    (
+        "smmuv3_config_cache_miss",
+        &["Config cache MISS for sid=0x%x (hits=%d, misses=%d, hit rate=%d)"],
+    ),
+    (
+        "smmuv3_range_inval",
+        &["vmid=%d asid=%d addr=0x%x tg=%d num_pages=0x%x ttl=%d leaf=%d stage=%d"],
+    ),
     ("smmuv3_record_event", &["%s sid=0x%x"]),
     ("smmuv3_s1_range_inval", &["vmid=%d asid=%d addr=0x%x tg=%d num_pages=0x%x ttl=%d leaf=%d"]),
     ("smmuv3_translate_abort", &["%s sid=0x%x abort on iova:0x%x is_write=%d"]),
     ("smmuv3_translate_bypass", &["%s sid=0x%x STE bypass iova:0x%x is_write=%d"]),
     ("smmuv3_translate_disable", &["%s sid=0x%x bypass (smmu disabled) iova:0x%x is_write=%d"]),
-    ("smmuv3_translate_success", &[
-        "%s sid=0x%x iova=0x%x translated=0x%x perm=0x%h",
-        "%s sid=0x%x iova=0x%x translated=0x%x perm=0x%h stage=%d",
-    ]),
+    (
+        "smmuv3_translate_success",
+        &[
+            "%s sid=0x%x iova=0x%x translated=0x%x perm=0x%h",
+            "%s sid=0x%x iova=0x%x translated=0x%x perm=0x%h stage=%d",
+        ],
+    ),
     ("vfio_iommu_map_notify", &["iommu %s @ 0x%x - 0x%x"]),
-    ("vfio_listener_region_add_iommu", &[
-        "region_add [iommu] 0x%x - 0x%x",
-        "region_add [iommu] %s 0x%x - 0x%x",
-    ]),
+    (
+        "vfio_listener_region_add_iommu",
+        &["region_add [iommu] 0x%x - 0x%x", "region_add [iommu] %s 0x%x - 0x%x"],
+    ),
     ("vfio_listener_region_add_ram", &["region_add [ram] 0x%x - 0x%x [%p]"]),
     ("vfio_listener_region_del", &["region_del 0x%x - 0x%x"]),
     ("vfio_listener_region_del_iommu", &["region_del [iommu] %s"]),
@@ -162,20 +190,23 @@ const ALL: &[(&str, &[&str])] = &[
     ("vtd_inv_desc_iotlb_domain", &["iotlb invalidate whole domain 0x%x"]),
     ("vtd_inv_desc_iotlb_global", &["iotlb invalidate global"]),
     ("vtd_inv_desc_iotlb_pages", &["iotlb invalidate domain 0x%x addr 0x%x mask 0x%x"]),
-    ("vtd_iotlb_cc_hit", &[
-        "IOTLB context hit bus 0x%x devfn 0x%x high 0x%x low 0x%x gen %u",
-    ]),
-    ("vtd_iotlb_cc_update", &[
-        "IOTLB context update bus 0x%x devfn 0x%x high 0x%x low 0x%x gen %u -> gen %u",
-    ]),
+    ("vtd_iotlb_cc_hit", &["IOTLB context hit bus 0x%x devfn 0x%x high 0x%x low 0x%x gen %u"]),
+    (
+        "vtd_iotlb_cc_update",
+        &["IOTLB context update bus 0x%x devfn 0x%x high 0x%x low 0x%x gen %u -> gen %u"],
+    ),
     ("vtd_iotlb_page_hit", &["IOTLB page hit sid 0x%x iova 0x%x slpte 0x%x domain 0x%x"]),
     ("vtd_iotlb_page_update", &["IOTLB page update sid 0x%x iova 0x%x slpte 0x%x domain 0x%x"]),
     ("vtd_iotlb_reset", &["IOTLB reset (reason: %s)"]),
     ("vtd_page_walk_one", &["domain 0x%x iova 0x%x -> gpa 0x%x mask 0x%x perm %d"]),
-    ("vtd_replay_ce_valid", &[
-        "%s: replay valid context device %02x:%02x.%02x domain 0x%x hi 0x%x lo 0x%x",
-    ]),
-    ("vtd_switch_address_space", &["Device %02x:%02x.%x switching address space (iommu enabled=%d)"]),
+    (
+        "vtd_replay_ce_valid",
+        &["%s: replay valid context device %02x:%02x.%02x domain 0x%x hi 0x%x lo 0x%x"],
+    ),
+    (
+        "vtd_switch_address_space",
+        &["Device %02x:%02x.%x switching address space (iommu enabled=%d)"],
+    ),
     ("vtd_translate_pt", &["source id 0x%x, iova 0x%x"]),
 ];
 

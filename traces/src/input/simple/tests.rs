@@ -200,7 +200,10 @@ fn record(w: &mut Writer, kind: usize, a: u64, b: u64, c: u32) -> String {
     match kind {
         0 => {
             w.event(0, a, c, &[half & 0xff, 3, 1, a, b, 0xfff].map(word));
-            format!("vtd_dmar_translate dev {:02x}:03.01 iova 0x{a:x} -> gpa 0x{b:x} mask 0xfff", c & 0xff)
+            format!(
+                "vtd_dmar_translate dev {:02x}:03.01 iova 0x{a:x} -> gpa 0x{b:x} mask 0xfff",
+                c & 0xff
+            )
         }
         1 => {
             let kind = ["iotlb", "context-cache", ""][c as usize % 3];
@@ -209,7 +212,11 @@ fn record(w: &mut Writer, kind: usize, a: u64, b: u64, c: u32) -> String {
         }
         2 => {
             w.event(2, a, c, &[half & 0xffff, a, b, 0xfff, signed].map(word));
-            format!("vtd_page_walk_one domain 0x{:x} iova 0x{a:x} -> gpa 0x{b:x} mask 0xfff perm {}", c & 0xffff, c as i32)
+            format!(
+                "vtd_page_walk_one domain 0x{:x} iova 0x{a:x} -> gpa 0x{b:x} mask 0xfff perm {}",
+                c & 0xffff,
+                c as i32
+            )
         }
         3 => {
             w.event(3, a, c, &[signed, b, 1, 3].map(word));
@@ -217,18 +224,37 @@ fn record(w: &mut Writer, kind: usize, a: u64, b: u64, c: u32) -> String {
         }
         4 => {
             w.event(3, a, c, &[signed, u64::MAX, b, 1, 3].map(word));
-            format!("smmu_iotlb_insert IOTLB ++ asid={} vmid=-1 addr=0x{b:x} tg=1 level=3", c as i32)
+            format!(
+                "smmu_iotlb_insert IOTLB ++ asid={} vmid=-1 addr=0x{b:x} tg=1 level=3",
+                c as i32
+            )
         }
         5 => {
             w.event(4, a, c, &[18, half, a, b, b | 1, 0, signed].map(word));
             format!(
                 "iommufd_backend_map_dma  iommufd=18 ioas={} iova=0x{a:x} size=0x{b:x} addr={:#x} readonly=0 ({})",
-                c as i32, b | 1, c as i32
+                c as i32,
+                b | 1,
+                c as i32
             )
         }
         6 => {
-            w.event(5, a, c, &[Arg::Text("smmuv3-iommu-memory-region-0"), word(8), word(a), word(b), word(3), word(1)]);
-            format!("smmuv3_translate_success smmuv3-iommu-memory-region-0 sid=0x8 iova=0x{a:x} translated=0x{b:x} perm=0x3 stage=1")
+            w.event(
+                5,
+                a,
+                c,
+                &[
+                    Arg::Text("smmuv3-iommu-memory-region-0"),
+                    word(8),
+                    word(a),
+                    word(b),
+                    word(3),
+                    word(1),
+                ],
+            );
+            format!(
+                "smmuv3_translate_success smmuv3-iommu-memory-region-0 sid=0x8 iova=0x{a:x} translated=0x{b:x} perm=0x3 stage=1"
+            )
         }
         7 => {
             w.event(DROPPED, a, c, &[word(b)]);

@@ -30,11 +30,21 @@ pub(super) fn parse(name: &[u8], c: &mut Cursor<'_>) -> Option<Dma> {
     let phys = words(&f.phys)?;
     match name {
         b"dma_map_sg" => {
-            let sizes: Vec<u64> =
-                f.lengths.chunks(4).map(|b| Some(u64::from(u32::from_le_bytes(b.try_into().ok()?)))).collect::<Option<_>>()?;
+            let sizes: Vec<u64> = f
+                .lengths
+                .chunks(4)
+                .map(|b| Some(u64::from(u32::from_le_bytes(b.try_into().ok()?))))
+                .collect::<Option<_>>()?;
             let pieces = pieces(&words(&f.dma_addrs)?, &sizes)?;
             let rights = rights(f.dir?)?;
-            Some(Dma::MapList(List { device, rights, pieces, phys, cut: f.truncated, by_phys: true }))
+            Some(Dma::MapList(List {
+                device,
+                rights,
+                pieces,
+                phys,
+                cut: f.truncated,
+                by_phys: true,
+            }))
         }
         b"dma_unmap_sg" => Some(Dma::UnmapList { device, phys, cut: f.truncated }),
         b"dma_alloc_sgt" | b"dma_free_sgt" => {

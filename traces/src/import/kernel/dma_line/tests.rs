@@ -92,7 +92,10 @@ fn lines() {
             "dma_map_sg_err: 0000:00:01.0 dir=TO_DEVICE dma_addrs={0x1000} err=-12 attrs=",
             Dma::Nothing,
         ),
-        ("dma_sync_single_for_cpu: 0000:00:01.0 dir=FROM_DEVICE dma_addr=ffffb000 size=8", Dma::Nothing),
+        (
+            "dma_sync_single_for_cpu: 0000:00:01.0 dir=FROM_DEVICE dma_addr=ffffb000 size=8",
+            Dma::Nothing,
+        ),
         // Linux 5.4 to 5.11, include/trace/events/intel_iommu.h.
         (
             "map_single: dev=0000:00:01.0 dev_addr=0xffffb000 phys_addr=0x1234 size=8",
