@@ -48,7 +48,7 @@ impl Objects {
             }
             None => 4095,
         };
-        (fd as u32) << 20 | object.id % IDS
+        (fd as u32) * IDS + object.id % IDS
     }
 
     /// A table was made on an IOAS or, nested, on another table.

@@ -13,11 +13,14 @@ const MAX_KEPT: usize = 1 << 22;
 /// What a list takes beside its pieces, in pieces.
 const OVERHEAD: usize = 14;
 
+/// Pieces of a list: address and size.
+type Pieces = Vec<(u64, u64)>;
+
 /// Pieces of mapped lists, by device and entries. A list may be mapped
 /// several times; the first mapping ends first.
 #[derive(Debug, Default)]
 pub(super) struct Lists {
-    by_entries: FxHashMap<(u32, u64), VecDeque<Vec<(u64, u64)>>>,
+    by_entries: FxHashMap<(u32, u64), VecDeque<Pieces>>,
     kept: usize,
 }
 
@@ -38,7 +41,7 @@ impl Lists {
     }
 
     /// A list with these entries was unmapped; its pieces.
-    pub(super) fn unmapped(&mut self, device: u32, phys: &[u64]) -> Option<Vec<(u64, u64)>> {
+    pub(super) fn unmapped(&mut self, device: u32, phys: &[u64]) -> Option<Pieces> {
         let key = (device, entries(phys));
         let lists = self.by_entries.get_mut(&key)?;
         let pieces = lists.pop_front()?;
