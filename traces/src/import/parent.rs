@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 
 use ioasim_events::{Event, Flags, Kind};
+use rustc_hash::FxHashMap;
 
 /// Ranges kept at most; a machine has some dozens.
 const MAX_RANGES: usize = 1 << 16;
@@ -71,7 +72,7 @@ pub(crate) struct Parent {
     by_vaddr: BTreeMap<u64, u64>,
     held: Vec<(u64, u64)>,
     /// Regions of the emulated IOMMU in containers.
-    iommu: Vec<(u64, u64)>,
+    iommu: FxHashMap<(u64, u64), u32>,
     pub(crate) counts: ParentCounts,
     /// Events to be written, without times.
     out: Vec<Event>,
@@ -118,8 +119,11 @@ impl Parent {
     /// A range was removed from a container; true if it was the emulated
     /// IOMMU's, not RAM.
     pub(crate) fn remove_later(&mut self, start: u64, last: u64) -> bool {
-        if let Some(at) = self.iommu.iter().position(|r| *r == (start, last)) {
-            self.iommu.swap_remove(at);
+        if let Some(containers) = self.iommu.get_mut(&(start, last)) {
+            *containers -= 1;
+            if *containers == 0 {
+                self.iommu.remove(&(start, last));
+            }
             return true;
         }
         if self.held.len() == MAX_HELD {
@@ -133,7 +137,7 @@ impl Parent {
     /// container, not the machine.
     pub(crate) fn switched(&mut self, start: u64, last: u64) {
         if self.iommu.len() < MAX_HELD {
-            self.iommu.push((start, last));
+            *self.iommu.entry((start, last)).or_default() += 1;
         }
         for (start, last) in std::mem::take(&mut self.held) {
             if let Some(ram) = self.ram.get_mut(&start).filter(|r| r.last == last) {

@@ -10,6 +10,8 @@ use super::super::qemu_line::Object;
 const MAX_OBJECTS: usize = 1 << 16;
 /// Ids of one file descriptor that get a number of their own.
 const IDS: u32 = 1 << 20;
+/// File descriptors that get a number of their own.
+const FDS: u32 = 4094;
 
 /// What an IOAS holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,13 +25,17 @@ pub(super) enum Level {
 /// See the module's text.
 #[derive(Debug, Default)]
 pub(super) struct Objects {
-    /// File descriptors in the order of their first use.
-    fds: Vec<u32>,
+    /// File descriptors, numbered in the order of their first use.
+    fds: FxHashMap<u32, u32>,
     levels: FxHashMap<Object, Level>,
     /// Tables: what they are on, and whether they are nested.
     tables: FxHashMap<Object, (u32, bool)>,
+    /// Tables of the kernel's own on an IOAS.
+    on: FxHashMap<Object, Vec<Object>>,
     /// What devices are attached to, and as which domain that was written.
     devices: FxHashMap<(u32, u32), (Object, Option<u32>)>,
+    /// Devices that were attached to an object, and may have left it.
+    attached: FxHashMap<Object, Vec<u32>>,
 }
 
 impl Objects {
@@ -40,21 +46,23 @@ impl Objects {
 
     /// Number of an object as a domain.
     pub(super) fn domain(&mut self, object: Object) -> u32 {
-        let fd = match self.fds.iter().position(|fd| *fd == object.iommufd) {
-            Some(at) => at,
-            None if self.fds.len() < 4095 => {
-                self.fds.push(object.iommufd);
-                self.fds.len() - 1
-            }
-            None => 4095,
+        let next = self.fds.len() as u32;
+        let fd = match self.fds.get(&object.iommufd) {
+            Some(fd) => *fd,
+            None if next < FDS => *self.fds.entry(object.iommufd).or_insert(next),
+            None => FDS,
         };
-        (fd as u32) * IDS + object.id % IDS
+        fd * IDS + object.id % IDS
     }
 
     /// A table was made on an IOAS or, nested, on another table.
     pub(super) fn add_table(&mut self, hwpt: Object, on: u32, nested: bool) {
         bounded(&mut self.tables);
         self.tables.insert(hwpt, (on, nested));
+        if !nested {
+            bounded(&mut self.on);
+            push_bounded(self.on.entry(Object { id: on, ..hwpt }).or_default(), hwpt);
+        }
     }
 
     pub(super) fn is_nested(&self, object: Object) -> bool {
@@ -80,15 +88,16 @@ impl Objects {
             Level::Child => self.domain(ioas),
         };
         let mut settled = Vec::new();
-        let tables = &self.tables;
-        for ((_, device), (to, written)) in &mut self.devices {
-            let on = match tables.get(to) {
-                Some((on, false)) => Object { id: *on, ..*to },
-                _ => *to,
-            };
-            if on == ioas && *written != Some(domain) {
-                *written = Some(domain);
-                settled.push(*device);
+        let tables = self.on.get(&ioas).into_iter().flatten().copied();
+        for to in tables.chain([ioas]) {
+            for device in self.attached.get(&to).into_iter().flatten() {
+                if let Some((at, written)) = self.devices.get_mut(&(ioas.iommufd, *device))
+                    && *at == to
+                    && *written != Some(domain)
+                {
+                    *written = Some(domain);
+                    settled.push(*device);
+                }
             }
         }
         settled.sort_unstable();
@@ -110,6 +119,8 @@ impl Objects {
             }
         };
         self.devices.insert((to.iommufd, device), (to, domain));
+        bounded(&mut self.attached);
+        push_bounded(self.attached.entry(to).or_default(), device);
         domain
     }
 
@@ -121,6 +132,15 @@ impl Objects {
     pub(super) fn free(&mut self, object: Object) {
         self.tables.remove(&object);
         self.levels.remove(&object);
+        self.on.remove(&object);
+        self.attached.remove(&object);
+    }
+}
+
+/// Remembers up to 4,096; a real object has a handful.
+fn push_bounded<T: PartialEq>(all: &mut Vec<T>, new: T) {
+    if all.len() < 1 << 12 && all.last() != Some(&new) {
+        all.push(new);
     }
 }
 
