@@ -9,6 +9,7 @@
 mod bytes;
 mod lines;
 mod printer;
+mod simple;
 mod unpack;
 
 use std::fs::File;
@@ -46,7 +47,8 @@ pub struct TextInput {
     thread: Option<JoinHandle<Option<Digest>>>,
 }
 
-/// Opens a log. Its compression (zstd, gzip, xz or none) is told from its
+/// Opens a log. QEMU's binary trace (its `simple` backend) is read as the text of its `log` backend.
+/// Its compression (zstd, gzip, xz or none) is told from its
 /// first bytes, not from its name; concatenated frames, members and streams
 /// are read one after the other.
 ///

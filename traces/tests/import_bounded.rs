@@ -3,45 +3,9 @@
 
 mod import_common;
 
-use std::path::Path;
-
 use import_common::fixture;
-use ioasim_events::Event;
-use ioasim_traces::Result;
-use ioasim_traces::import::{self, EventSink, LineSource, Options};
-use ioasim_traces::input::Line;
-
-/// A text over and over, or lines made up as they are read.
-struct Made<F> {
-    line: Vec<u8>,
-    number: u64,
-    make: F,
-}
-
-impl<F: FnMut(u64, &mut Vec<u8>) -> bool> Made<F> {
-    fn new(make: F) -> Self {
-        Made { line: Vec::new(), number: 0, make }
-    }
-}
-
-impl<F: FnMut(u64, &mut Vec<u8>) -> bool> LineSource for Made<F> {
-    fn next_line(&mut self) -> Result<Option<Line<'_>>> {
-        self.line.clear();
-        if !(self.make)(self.number, &mut self.line) {
-            return Ok(None);
-        }
-        self.number += 1;
-        Ok(Some(Line { number: self.number, bytes: &self.line, truncated: false }))
-    }
-
-    fn path(&self) -> &Path {
-        Path::new("made up")
-    }
-
-    fn progress(&self) -> (u64, u64) {
-        (self.number, self.number)
-    }
-}
+use import_common::made::{Count, Made, peak_mb};
+use ioasim_traces::import::{self, LineSource, Options};
 
 fn repeated(text: Vec<u8>, times: u64) -> impl LineSource {
     let (mut at, mut round) = (0, 0);
@@ -55,27 +19,6 @@ fn repeated(text: Vec<u8>, times: u64) -> impl LineSource {
         at += end;
         round < times
     })
-}
-
-struct Count(u64);
-
-impl EventSink for Count {
-    fn push(&mut self, _: &Event) -> Result<()> {
-        self.0 += 1;
-        Ok(())
-    }
-
-    fn push_marker(&mut self, _: &Event, _: &str) -> Result<()> {
-        self.0 += 1;
-        Ok(())
-    }
-}
-
-/// Peak resident memory of this process in MB, where the system tells.
-fn peak_mb() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap_or("0 0");
-    line.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) / 1000
 }
 
 #[test]

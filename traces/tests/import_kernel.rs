@@ -97,7 +97,7 @@ fn what_the_tools_print() {
 fn devices_and_descriptors_agree() {
     let text = fixture("linux-6.12-dma.ftrace.txt");
     let (_, by_descriptor) = import(&text);
-    let (report, by_device) = import(&without(&text, &["qi_submit"]));
+    let (report, by_device) = import(&without(&text, &["qi_submit", "cache_tag"]));
     // The fixture is cut, between a change and the event that names its device.
     assert!(report.count("table_changes_by_adjacency") <= 1, "{report:#?}");
     let guessed: Vec<bool> =
@@ -121,8 +121,9 @@ fn devices_and_descriptors_agree() {
 #[test]
 fn buffers_alone() {
     let text = fixture("linux-6.12-dma.ftrace.txt");
-    let (_, whole) = import(&without(&text, &["qi_submit"]));
-    let (report, buffers) = import(&without(&text, &["qi_submit", " map: ", " unmap: "]));
+    let (_, whole) = import(&without(&text, &["qi_submit", "cache_tag"]));
+    let (report, buffers) =
+        import(&without(&text, &["qi_submit", "cache_tag", " map: ", " unmap: "]));
     let pages = |sink: &MemorySink| -> Vec<(u64, u64)> {
         maps(sink)
             .iter()

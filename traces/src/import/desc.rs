@@ -14,9 +14,23 @@ pub(crate) struct Descriptor {
 pub(crate) mod kind {
     pub(crate) const CONTEXT: u64 = 1;
     pub(crate) const IOTLB: u64 = 2;
+    pub(crate) const DEVICE_TLB: u64 = 3;
     pub(crate) const INTERRUPT: u64 = 4;
     pub(crate) const WAIT: u64 = 5;
     pub(crate) const PASID_IOTLB: u64 = 6;
+    pub(crate) const PASID_CACHE: u64 = 7;
+    pub(crate) const PASID_DEVICE_TLB: u64 = 8;
+}
+
+/// What a device-TLB descriptor invalidates. Traces have no event for it: the
+/// device TLB of a recorded device is not visible otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DeviceTlb {
+    pub(crate) requester: u32,
+    pub(crate) pasid: Option<u32>,
+    pub(crate) addr: u64,
+    /// log2 of the pages, 52 for all of them.
+    pub(crate) order: u32,
 }
 
 /// Granularity field (bits 5:4): 1 global, 2 domain, 3 page or device.
@@ -38,6 +52,18 @@ impl Descriptor {
 
     pub(crate) fn iotlb_domain(domain: u32) -> Descriptor {
         Descriptor { qw0: kind::IOTLB | DOMAIN << 4 | u64::from(domain) << 16, qw1: 0 }
+    }
+
+    /// `range`: address and log2 of the pages, `None` for all of the PASID.
+    pub(crate) fn pasid_iotlb(domain: u32, pasid: u32, range: Option<(u64, u32)>) -> Descriptor {
+        let granularity = if range.is_some() { PAGE } else { DOMAIN };
+        Descriptor {
+            qw0: kind::PASID_IOTLB
+                | granularity << 4
+                | u64::from(domain & 0xffff) << 16
+                | u64::from(pasid & 0xf_ffff) << 32,
+            qw1: range.map_or(0, |(addr, order)| addr & !0xfff | u64::from(order & 0x3f)),
+        }
     }
 
     pub(crate) fn iotlb_global() -> Descriptor {
@@ -83,10 +109,16 @@ impl Descriptor {
         (self.qw0 >> 16) as u32 & if self.kind() == kind::IOTLB { u32::MAX } else { 0xffff }
     }
 
+    /// True if it invalidates IOTLB entries: second-stage ones, or first-stage ones of a PASID
+    /// (Linux in scalable mode has a domain id of its own for each table of the DMA API).
+    fn is_iotlb(self) -> bool {
+        matches!(self.kind(), kind::IOTLB | kind::PASID_IOTLB)
+    }
+
     /// Page-selective invalidation of the IOTLB: domain, address of the
     /// descriptor (not aligned to its range), log2 of the pages.
     pub(crate) fn pages(self) -> Option<(u32, u64, u64)> {
-        (self.kind() == kind::IOTLB && self.granularity() == PAGE)
+        (self.is_iotlb() && self.granularity() == PAGE)
             .then(|| (self.domain(), self.qw1 & !0xfff, (self.qw1 & 0x3f).min(MAX_AM)))
     }
 
@@ -94,10 +126,27 @@ impl Descriptor {
     /// invalidation of the IOTLB.
     pub(crate) fn flush(self) -> Option<Option<u32>> {
         match (self.kind(), self.granularity()) {
-            (kind::IOTLB, DOMAIN) => Some(Some(self.domain())),
+            (kind::IOTLB | kind::PASID_IOTLB, DOMAIN) => Some(Some(self.domain())),
             (kind::IOTLB, GLOBAL) => Some(None),
             _ => None,
         }
+    }
+
+    /// Device-TLB invalidation (types 3 and 8). With the S bit, the lowest clear
+    /// bit of the address tells the size (PCIe's ATS, 10.2.3.2).
+    pub(crate) fn device_tlb(self) -> Option<DeviceTlb> {
+        let (requester, pasid, sized) = match self.kind() {
+            kind::DEVICE_TLB => (self.qw0 >> 32 & 0xffff, None, self.qw1 & 1 != 0),
+            kind::PASID_DEVICE_TLB => {
+                let pasid = (self.qw0 >> 32) as u32 & 0xf_ffff;
+                (self.qw0 >> 16 & 0xffff, Some(pasid), self.qw1 & 1 << 11 != 0)
+            }
+            _ => return None,
+        };
+        let page = self.qw1 >> 12;
+        let order = if sized { page.trailing_ones() + 1 } else { 0 };
+        let addr = (page & !(u64::MAX.checked_shr(64 - order).unwrap_or(0))) << 12;
+        Some(DeviceTlb { requester: requester as u32, pasid, addr, order: order.min(52) })
     }
 
     /// Requester of a device-selective context invalidation; `None` also if
@@ -161,6 +210,17 @@ impl Descriptor {
                 e.pasid = Pasid((self.qw0 >> 32) as u32 & 0xf_ffff);
                 Scope::Domain
             }
+            // Granularity: 0 all of a domain, 1 one PASID of it, 3 everything.
+            // IOTLB entries survive, as those of context entries do.
+            (kind::PASID_CACHE, g @ (0 | 1 | 3)) => {
+                if g != 3 {
+                    e.domain = DomainId(self.domain());
+                }
+                if g == 1 {
+                    e.pasid = Pasid((self.qw0 >> 32) as u32 & 0xf_ffff);
+                }
+                Scope::Context
+            }
             _ => return None,
         };
         e.flags = Flags::with_scope(scope);
@@ -168,7 +228,7 @@ impl Descriptor {
             e.flags = e.flags.with(Flags::LEAF_ONLY);
         }
         if matches!(scope, Scope::Page | Scope::Domain)
-            || (scope == Scope::Context && self.granularity() == DOMAIN)
+            || (self.kind() == kind::CONTEXT && self.granularity() == DOMAIN)
         {
             e.domain = DomainId(self.domain());
         }
@@ -227,6 +287,74 @@ mod tests {
             Descriptor { qw0: 0x300f2, qw1: 63 }.event(Kind::Invalidate).unwrap().size,
             1 << 63
         );
+    }
+
+    /// Bits as in Linux' `drivers/iommu/intel/iommu.h` (`QI_*`).
+    #[test]
+    fn scalable_mode() {
+        let event = |qw0, qw1| Descriptor { qw0, qw1 }.event(Kind::Invalidate);
+        // p_iotlb_inv: all of a PASID, pages of a PASID.
+        let all = event(0x6 | 2 << 4 | 5 << 16 | 0xabcde << 32, 0).unwrap();
+        assert_eq!((all.domain, all.pasid), (DomainId(5), Pasid(0xabcde)));
+        assert_eq!(all.flags.scope(), Some(Scope::Domain));
+        let pages = event(0x6 | 3 << 4 | 5 << 16 | 7 << 32, 0x12_7000 | 1 << 6 | 2).unwrap();
+        assert_eq!((pages.addr, pages.size, pages.pasid), (0x12_4000, 0x4000, Pasid(7)));
+        assert!(pages.flags.has(Flags::LEAF_ONLY));
+        // pc_inv: a domain's, one PASID's, all.
+        let scope = |qw0| event(qw0, 0).map(|e| (e.domain, e.pasid, e.flags.scope().unwrap()));
+        let (domain, all) = (DomainId(5), DomainId::NONE);
+        assert_eq!(scope(0x7 | 5 << 16), Some((domain, Pasid::NONE, Scope::Context)));
+        assert_eq!(
+            scope(0x7 | 1 << 4 | 5 << 16 | 9 << 32),
+            Some((domain, Pasid(9), Scope::Context))
+        );
+        assert_eq!(scope(0x7 | 3 << 4), Some((all, Pasid::NONE, Scope::Context)));
+        assert_eq!(scope(0x7 | 2 << 4), None, "reserved");
+    }
+
+    #[test]
+    fn device_tlbs() {
+        let of = |qw0, qw1| Descriptor { qw0, qw1 }.device_tlb();
+        let tlb = |requester, pasid, addr, order| Some(DeviceTlb { requester, pasid, addr, order });
+        assert_eq!(of(0x3 | 0x3b01 << 32, 0x5000), tlb(0x3b01, None, 0x5000, 0));
+        // S with address bits 12 and 13 set and 14 clear: 8 pages.
+        assert_eq!(of(0x3 | 8 << 32, 0x10_3001), tlb(8, None, 0x10_0000, 3));
+        assert_eq!(of(0x3 | 8 << 32, 0x7fff_ffff_ffff_f001), tlb(8, None, 0, 52));
+        assert_eq!(of(0x3 | 8 << 32, !0xffe), tlb(8, None, 0, 52));
+        assert_eq!(of(0x8 | 8 << 16 | 7 << 32, 0x10_0800), tlb(8, Some(7), 0x10_0000, 1));
+        assert_eq!(of(0x2, 0), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_descriptor_has_a_size_within_the_space(qw0: u64, qw1: u64) {
+            let d = Descriptor { qw0, qw1 };
+            if let Some(e) = d.event(Kind::Invalidate) {
+                proptest::prop_assert!(e.size == 0 || e.addr.checked_add(e.size - 1).is_some());
+                proptest::prop_assert_eq!(e.addr & e.size.saturating_sub(1), 0);
+            }
+            if let Some(t) = d.device_tlb() {
+                proptest::prop_assert!(t.order <= 52 && t.requester < 1 << 16);
+                proptest::prop_assert_eq!(t.addr & ((1u128 << (t.order + 12)) - 1) as u64, 0);
+            }
+        }
+
+        /// Device-TLB descriptors made as Linux makes them (`qi_desc_dev_iotlb`).
+        #[test]
+        fn printed_device_tlbs_read_back(requester in 0..0x1_0000u32, page in 0..1u64 << 52, order in 0..52u32, pasid in 0..1u32 << 20) {
+            let page = page >> order << order;
+            // The bits below the size are set, but for the highest of them.
+            let mask = if order == 0 { 0 } else { (1u64 << (order - 1)) - 1 };
+            let addr = (page | mask) << 12;
+            let legacy = Descriptor { qw0: 0x3 | u64::from(requester) << 32, qw1: addr | u64::from(order > 0) };
+            let scalable = Descriptor {
+                qw0: 0x8 | u64::from(requester) << 16 | u64::from(pasid) << 32,
+                qw1: addr | u64::from(order > 0) << 11,
+            };
+            let tlb = |pasid| Some(DeviceTlb { requester, pasid, addr: page << 12, order });
+            proptest::prop_assert_eq!(legacy.device_tlb(), tlb(None));
+            proptest::prop_assert_eq!(scalable.device_tlb(), tlb(Some(pasid)));
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ use super::emit::Emitter;
 use super::joined::{FT_AHEAD, Joined};
 use super::lines::{EventSink, LineSource};
 use super::model::Model;
+use super::parent::Parent;
 use super::qemu::LogReader;
 use super::report::{Diagnostics, Options};
 use super::window::{FtKind, LogKind, LogRec, LogWindow, NONE};
@@ -68,6 +69,8 @@ pub(crate) struct Join<L, F, S> {
     pub(crate) out: Emitter<S>,
     pub(crate) diag: Diagnostics,
     pub(crate) counts: JoinCounts,
+    /// The parent's table, if VFIO's listener was logged.
+    pub(crate) parent: Parent,
     /// What the log alone tells about caching mode, up to record `noted`.
     pub(crate) alone: LogGuess,
     noted: u64,
@@ -80,6 +83,7 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
         Join {
             log: LogReader::new(log, false),
             window: if guest.is_some() { LogWindow::default() } else { LogWindow::by_domain() },
+            parent: Parent::default(),
             alone: LogGuess::default(),
             noted: 0,
             begun: false,
@@ -111,7 +115,28 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
                 options.tick(self.log.lines().path(), done, total)?;
             }
         }
+        self.parent.settle();
+        self.write_parent(0)?;
         self.rest_of_ftrace()
+    }
+
+    /// Changes of the parent's table.
+    fn region(&mut self, rec: &LogRec) -> Result<()> {
+        match rec.kind {
+            LogKind::RegionRam => self.parent.add(rec.a, rec.b, rec.c),
+            LogKind::RegionIommu => self.parent.switched(rec.a, rec.b),
+            _ => {
+                self.parent.remove_later(rec.a, rec.b);
+            }
+        }
+        self.write_parent(rec.time)
+    }
+
+    fn write_parent(&mut self, time: i64) -> Result<()> {
+        for event in self.parent.drain() {
+            self.out.write(time, event)?;
+        }
+        Ok(())
     }
 
     /// Sees what the inputs are before anything is written.
@@ -219,6 +244,7 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
                 self.out.invalidate(rec.time, cpu, rec.descriptor())?;
             }
             LogKind::Walk => self.shadow(&rec)?,
+            LogKind::RegionRam | LogKind::RegionIommu | LogKind::RegionDel => self.region(&rec)?,
             LogKind::Reset => {
                 // QEMU 7.2 resets the caches when translation is switched,
                 // when the root table changes and when the machine resets.

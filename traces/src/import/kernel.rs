@@ -6,7 +6,9 @@
 //! around them like any other pair. Elsewhere maps and unmaps stand alone
 //! ([`plain`]). Accesses are not recorded either way.
 
+mod cache_tags;
 mod dma_line;
+mod lists;
 mod plain;
 mod submitted;
 
@@ -19,6 +21,7 @@ use super::lines::{EventSink, LineSource, import_error};
 use super::report::{ImportReport, Options};
 use super::single;
 use crate::Result;
+use cache_tags::Tagged;
 use plain::Plain;
 use submitted::Submitted;
 
@@ -37,10 +40,18 @@ pub fn kernel_trace<L: LineSource>(
     if !shown.changes {
         return Err(nothing(open()?.path(), shown.lines));
     }
-    let (mut report, lines) = if shown.descriptors && shown.table_changes {
+    let invalidations = shown.descriptors || shown.flushes;
+    let (mut report, lines) = if invalidations && shown.table_changes {
+        let mut open = || -> Result<_> { Ok(Tagged::new(open()?, shown.descriptors)) };
         let log = Submitted::new(open()?);
-        let (report, _, lines) = single::qemu_log(log, Some(open()?), sink, options)?;
-        (report, lines.expect("given above"))
+        let (mut report, _, lines) = single::qemu_log(log, Some(open()?), sink, options)?;
+        if !shown.descriptors {
+            report.notes.push(
+                "The trace has no qi_submit: invalidations are those of cache_tag_flush_range."
+                    .into(),
+            );
+        }
+        (report, lines.expect("given above").into_inner())
     } else {
         let mut plain = Plain::new(open()?, sink, options.max_errors, shown.table_changes);
         plain.run(options)?;
@@ -62,6 +73,8 @@ struct Shown {
     lines: u64,
     /// Invalidation descriptors for the IOTLB.
     descriptors: bool,
+    /// Flushes of cache tags of the IOTLB.
+    flushes: bool,
     /// `iommu:map` or `unmap`.
     table_changes: bool,
     /// These or `dma:*`.
@@ -86,6 +99,11 @@ fn look<L: LineSource>(mut lines: L) -> Result<Shown> {
                 shown.descriptors |= d.pages().is_some() || d.flush().is_some();
             }
             Line::Other(name) if dma_line::is_dma(name) => shown.changes = true,
+            Line::Other(name) if cache_tags::is_flush(name) => {
+                let text = ftrace_line::split(line.bytes)
+                    .map(|(_, name, text)| cache_tags::parse(name, &text));
+                shown.flushes |= matches!(text, Ok(Some(Some(_))));
+            }
             _ => {}
         }
         if shown.descriptors && shown.table_changes {

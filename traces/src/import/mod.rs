@@ -3,6 +3,7 @@
 //! * [`qemu_log`]: a log of QEMU's emulated VT-d, AMD-Vi or SMMUv3, alone or
 //!   with the guest's ftrace;
 //! * [`kernel_trace`]: a kernel's ftrace, trace-cmd or perf recording alone;
+//! * [`host_log`]: a log of QEMU's VFIO and iommufd alone;
 //! * [`virtio_iommu`]: a log of QEMU's virtio-iommu;
 //! * [`bundle`]: software nesting recorded at four levels.
 //!
@@ -22,6 +23,7 @@ mod emit;
 mod evidence;
 mod ftrace;
 mod ftrace_line;
+mod host;
 mod iotlb;
 mod join;
 mod joined;
@@ -31,6 +33,7 @@ mod model;
 mod nested;
 mod order;
 mod pairing;
+mod parent;
 mod qemu;
 mod qemu_line;
 mod report;
@@ -41,6 +44,7 @@ mod virtio;
 mod votes;
 mod window;
 
+pub use host::host_log;
 pub use kernel::kernel_trace;
 pub use lines::{EventSink, LineSource, MemoryLines, MemorySink};
 pub use nested::{BundleInputs, bundle};

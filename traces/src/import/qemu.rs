@@ -54,6 +54,11 @@ pub(crate) struct LogCounts {
     pub(crate) misses_with_reads: u64,
     /// Commands for pages of which only the domain is logged.
     pub(crate) commands_without_range: u64,
+    /// Invalidations of device TLBs, and those of a device's whole one.
+    pub(crate) device_tlb: u64,
+    pub(crate) device_tlb_whole: u64,
+    /// Events that QEMU's `simple` backend had no room for.
+    pub(crate) lost: u64,
 }
 
 /// Reads a QEMU log into a [`LogWindow`].
@@ -155,7 +160,7 @@ impl<L: LineSource> LogReader<L> {
                 let tick = self.clock.tick(stamp.time);
                 self.seam |= tick.seam;
                 let before = window.end();
-                self.counts.iommu_events += 1;
+                self.counts.iommu_events += u64::from(!event.is_host_side());
                 let mut rec = LogRec::new(LogKind::Void, tick.time, stamp.tid);
                 rec.seam = self.seam;
                 self.event(window, event, rec, number);
@@ -186,10 +191,7 @@ impl<L: LineSource> LogReader<L> {
         let model = match event {
             Event::AmdVi(_) => Model::AmdVi,
             Event::Smmu(_) => Model::SmmuV3,
-            Event::VfioNotify { .. }
-            | Event::RegionAddRam { .. }
-            | Event::RegionAddIommu { .. }
-            | Event::RegionDel { .. } => return Ok(()),
+            _ if event.is_host_side() || matches!(event, Event::Lost(_)) => return Ok(()),
             _ => Model::VtD,
         };
         match *self.model.get_or_insert(model) {
@@ -256,6 +258,10 @@ impl<L: LineSource> LogReader<L> {
                     self.counts.waits += 1;
                     return;
                 }
+                if let Some(tlb) = d.device_tlb() {
+                    self.counts.device_tlb += 1;
+                    self.counts.device_tlb_whole += u64::from(tlb.order == 52);
+                }
                 let index = push_descriptor(w, rec, d);
                 self.raw = Some((index, line));
             }
@@ -295,7 +301,9 @@ impl<L: LineSource> LogReader<L> {
             | Event::VfioNotify { .. }
             | Event::RegionAddRam { .. }
             | Event::RegionAddIommu { .. }
-            | Event::RegionDel { .. } => self.vmm_event(w, event, rec),
+            | Event::RegionDel { .. }
+            | Event::Host(_) => self.vmm_event(w, event, rec),
+            Event::Lost(n) => self.counts.lost += n,
         }
     }
 
@@ -390,7 +398,12 @@ impl<L: LineSource> LogReader<L> {
     /// tell about the table in any log.
     fn vmm_event(&mut self, w: &mut LogWindow, event: Event, mut rec: LogRec) {
         match event {
-            _ if !self.vmm && !matches!(event, Event::WalkOne { .. }) => {
+            Event::Host(_)
+            | Event::VfioNotify { .. }
+            | Event::UnmapWhole { .. }
+            | Event::Switch { .. }
+                if !self.vmm =>
+            {
                 self.counts.vmm_events_unused += 1;
                 return;
             }
@@ -404,9 +417,9 @@ impl<L: LineSource> LogReader<L> {
                 (rec.domain, rec.a, rec.b, rec.c, rec.flags) =
                     (domain, iova, gpa, mask, perm as u8);
             }
-            Event::RegionAddRam { start, end } => {
+            Event::RegionAddRam { start, end, vaddr } => {
                 rec.kind = LogKind::RegionRam;
-                (rec.a, rec.b) = (start, end);
+                (rec.a, rec.b, rec.c) = (start, end, vaddr);
             }
             Event::RegionAddIommu { start, end } => {
                 rec.kind = LogKind::RegionIommu;
@@ -423,7 +436,10 @@ impl<L: LineSource> LogReader<L> {
 }
 
 fn push_descriptor(w: &mut LogWindow, mut rec: LogRec, d: Descriptor) -> u64 {
-    rec.kind = if matches!(d.kind(), kind::IOTLB | kind::CONTEXT | kind::PASID_IOTLB) {
+    rec.kind = if matches!(
+        d.kind(),
+        kind::IOTLB | kind::CONTEXT | kind::PASID_IOTLB | kind::PASID_CACHE
+    ) {
         LogKind::Inv
     } else {
         LogKind::Token

@@ -6,9 +6,11 @@
 //! a blank (10.2), or absent.
 
 mod amdvi;
+mod host;
 mod smmu;
 
 pub(crate) use amdvi::AmdVi;
+pub(crate) use host::{Host, Object};
 pub(crate) use smmu::{Smmu, Tag};
 
 use super::bytes::{Cursor, iso8601_ns};
@@ -78,8 +80,9 @@ pub(crate) enum Event {
     WalkOne { domain: u32, iova: u64, gpa: u64, mask: u64, perm: u32 },
     /// `vfio_iommu_map_notify`, end inclusive.
     VfioNotify { map: bool, start: u64, end: u64 },
-    /// `vfio_listener_region_add_ram`, end inclusive.
-    RegionAddRam { start: u64, end: u64 },
+    /// `vfio_listener_region_add_ram`, end inclusive; `vaddr` is the VMM's
+    /// own address of it.
+    RegionAddRam { start: u64, end: u64, vaddr: u64 },
     /// `vfio_listener_region_add_iommu`, end inclusive.
     RegionAddIommu { start: u64, end: u64 },
     /// `vfio_listener_region_del`, end inclusive.
@@ -88,6 +91,25 @@ pub(crate) enum Event {
     AmdVi(AmdVi),
     /// `smmuv3_*` and `smmu_*`
     Smmu(Smmu),
+    /// `iommufd_*`
+    Host(Host),
+    /// QEMU's buffer was full (`simple` backend); events lost.
+    Lost(u64),
+}
+
+impl Event {
+    /// True for what QEMU tells about its dealings with the host, not of an
+    /// emulated IOMMU.
+    pub(crate) fn is_host_side(self) -> bool {
+        matches!(
+            self,
+            Event::VfioNotify { .. }
+                | Event::RegionAddRam { .. }
+                | Event::RegionAddIommu { .. }
+                | Event::RegionDel { .. }
+                | Event::Host(_)
+        )
+    }
 }
 
 /// Takes a line apart.
@@ -172,6 +194,10 @@ fn rare<'a>(bytes: &'a [u8], rest: &'a [u8], stamp: Stamp) -> (Stamp, Line<'a>) 
     } else if let Some(tail) = name.strip_prefix(b"smmuv3_").or_else(|| name.strip_prefix(b"smmu_"))
     {
         smmu::parse(tail, &mut args)
+    } else if let Some(tail) = name.strip_prefix(b"iommufd_") {
+        host::parse(tail, &mut args)
+    } else if name == b"#simpletrace" {
+        return (stamp, simple(args));
     } else {
         None
     };
@@ -197,6 +223,19 @@ fn parse_stamp(c: &mut Cursor<'_>) -> Option<Stamp> {
     let time = iso8601_ns(c)?;
     c.lit(b" ")?;
     Some(Stamp { time: Some(time), tid: 0 })
+}
+
+/// What `input/simple.rs` says of a record that is no event.
+fn simple(mut c: Cursor<'_>) -> Line<'static> {
+    if c.try_lit(b"dropped ") {
+        return c
+            .dec()
+            .map_or(Line::Damaged("number of dropped events"), |n| Line::Event(Event::Lost(n)));
+    }
+    Line::Damaged(match c.rest() {
+        b"cut" => "the file ends within this record",
+        _ => "a record of an event that the file does not name",
+    })
 }
 
 /// A line that is no known event: an event of another name, QEMU's own
@@ -254,7 +293,16 @@ fn parse_vfio(name: &[u8], c: &mut Cursor<'_>) -> Option<Option<Event>> {
     Some(match name {
         b"iommu_map_notify" => vfio_notify(c),
         b"listener_region_add_ram" => {
-            range(c, b"region_add [ram] 0x").map(|(start, end)| Event::RegionAddRam { start, end })
+            range(c, b"region_add [ram] 0x").and_then(|(start, end)| {
+                // glibc prints a null pointer in words.
+                let vaddr = if c.try_lit(b" [(nil)]") {
+                    0
+                } else {
+                    c.lit(b" [0x")?;
+                    c.hex()?
+                };
+                Some(Event::RegionAddRam { start, end, vaddr })
+            })
         }
         // 10.2 puts the region's name between "[iommu] " and the range.
         b"listener_region_add_iommu" => after(c, b"region_add [iommu] ").and_then(|c| {

@@ -158,6 +158,12 @@ fn count<L: LineSource, F: LineSource, S: EventSink>(
     add("mappings_forgotten", join.out.tables.forgotten);
     add("shadow_operations", l.shadow_operations);
     add("vmm_events_unused", l.vmm_events_unused);
+    add("log_events_lost", l.lost);
+    if l.device_tlb > 0 {
+        add("device_tlb_invalidations", l.device_tlb);
+        add("device_tlb_invalidations_of_all", l.device_tlb_whole);
+    }
+    join.parent.counts.add_to(&mut add);
     report.child_levels = join.log.levels;
     if !join.log.clock().timed() {
         report.notes.push("The log has no time stamps: events are 1 us apart.".into());

@@ -6,7 +6,7 @@ use super::lines::import_error;
 use super::model::Model;
 use super::nested::BundleInputs;
 use super::report::{ImportReport, Options};
-use super::{ftrace_line, nested, qemu_line, single};
+use super::{ftrace_line, host, nested, qemu_line, single};
 use crate::Result;
 use crate::file::{Meta, Source, Summary, TraceWriter};
 use crate::input::open_text;
@@ -35,6 +35,9 @@ pub enum TextKind {
     QemuLog,
     /// The same of a virtio-iommu.
     VirtioIommu,
+    /// The same of VFIO and iommufd, QEMU's side of the host, without an
+    /// emulated IOMMU.
+    QemuHost,
     /// The kernel's ftrace text.
     Ftrace,
     /// None of them, as far as its first lines tell.
@@ -53,13 +56,19 @@ pub fn sniff(path: &Path) -> Result<TextKind> {
             return Ok(TextKind::Ftrace);
         }
         match qemu_line::parse(line.bytes).1 {
+            qemu_line::Line::Event(e) if e.is_host_side() => return sniff_host(path),
+            qemu_line::Line::Event(qemu_line::Event::Lost(_)) => {}
             qemu_line::Line::Event(_) => return Ok(TextKind::QemuLog),
             qemu_line::Line::Other(name) if name.starts_with(b"virtio_iommu_") => {
                 return Ok(TextKind::VirtioIommu);
             }
             qemu_line::Line::Other(name)
-                if Model::of_event(name).is_some()
-                    || [&b"vfio_"[..], b"riscv_iommu"].iter().any(|p| name.starts_with(p)) =>
+                if name.starts_with(b"vfio_") || name.starts_with(b"iommufd_") =>
+            {
+                return sniff_host(path);
+            }
+            qemu_line::Line::Other(name)
+                if Model::of_event(name).is_some() || name.starts_with(b"riscv_iommu") =>
             {
                 return Ok(TextKind::QemuLog);
             }
@@ -76,6 +85,15 @@ pub fn sniff(path: &Path) -> Result<TextKind> {
     Ok(TextKind::Unknown)
 }
 
+/// A log that begins with events of QEMU's host side: what else is in it.
+fn sniff_host(path: &Path) -> Result<TextKind> {
+    match host::emulated(open_text(path)?)? {
+        None => Ok(TextKind::QemuHost),
+        Some(true) => Ok(TextKind::VirtioIommu),
+        Some(false) => Ok(TextKind::QemuLog),
+    }
+}
+
 /// Imports `inputs` and writes the trace to `output`, with provenance, counts
 /// and notes in its metadata. The file appears only if all went well.
 ///
@@ -87,14 +105,18 @@ pub fn import_to_file(
     output: &Path,
     options: &mut Options<'_>,
 ) -> Result<(ImportReport, Summary)> {
+    let kind = match inputs {
+        Inputs::Log { log, .. } => sniff(log)?,
+        Inputs::Bundle(_) => TextKind::Unknown,
+    };
     let mut writer = TraceWriter::create(output)?;
     let (mut report, sources, importer) = match inputs {
-        Inputs::Log { log, guest_ftrace: None } if sniff(log)? == TextKind::Ftrace => {
+        Inputs::Log { log, guest_ftrace: None } if kind == TextKind::Ftrace => {
             let (report, lines) = super::kernel_trace(|| open_text(log), &mut writer, options)?;
             let importer = report.importer.to_owned();
             (report, vec![lines.finish("guest-ftrace")?], importer)
         }
-        Inputs::Log { log, guest_ftrace } if sniff(log)? == TextKind::VirtioIommu => {
+        Inputs::Log { log, guest_ftrace } if kind == TextKind::VirtioIommu => {
             if guest_ftrace.is_some() {
                 return Err(import_error(
                     log,
@@ -102,6 +124,18 @@ pub fn import_to_file(
                 ));
             }
             let (report, lines) = super::virtio_iommu(open_text(log)?, &mut writer, options)?;
+            let importer = report.importer.to_owned();
+            (report, vec![lines.finish("qemu-log")?], importer)
+        }
+        Inputs::Log { log, guest_ftrace } if kind == TextKind::QemuHost => {
+            if guest_ftrace.is_some() {
+                return Err(import_error(
+                    log,
+                    "a log of VFIO and iommufd alone has nothing that joins a guest's ftrace; trace 'vtd_*' as well, \
+                     or import it without --guest-ftrace",
+                ));
+            }
+            let (report, lines) = super::host_log(open_text(log)?, &mut writer, options)?;
             let importer = report.importer.to_owned();
             (report, vec![lines.finish("qemu-log")?], importer)
         }
@@ -174,7 +208,7 @@ fn expect_log(path: &Path, role: &str) -> Result<()> {
 
 fn expect_ftrace(path: &Path, role: &str) -> Result<()> {
     match sniff(path)? {
-        TextKind::QemuLog | TextKind::VirtioIommu => Err(import_error(
+        TextKind::QemuLog | TextKind::VirtioIommu | TextKind::QemuHost => Err(import_error(
             path,
             format!(
                 "this is a QEMU log, but it was given as {role}; an ftrace text belongs there (iommu:map, qi_submit)"
@@ -201,6 +235,7 @@ fn remarks(report: &mut ImportReport) {
     }
     for (count, text) in [
         ("lines_damaged", "damaged lines were left out."),
+        ("log_events_lost", "events were lost by QEMU's trace buffer."),
         ("ftrace_events_lost", "events were lost by the kernel's ftrace buffer."),
         (
             "ftrace_events_not_joined",

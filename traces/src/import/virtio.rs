@@ -19,6 +19,7 @@ use rustc_hash::FxHashMap;
 
 use super::clock::Clock;
 use super::lines::{EventSink, LineSource, import_error};
+use super::parent::Parent;
 use super::qemu_line;
 use super::report::{Diagnostics, ImportReport, Options};
 use super::tables::{Range, Tables};
@@ -73,6 +74,8 @@ struct Counts {
     unmaps_inferred: u64,
     unmaps_of_unknown: u64,
     maps_refused: u64,
+    vmm_events_unused: u64,
+    lost: u64,
 }
 
 /// A translation whose output may come.
@@ -106,6 +109,7 @@ struct Import<L, S> {
     attached: FxHashMap<u32, u32>,
     accesses: FxHashMap<u32, Access>,
     request: Option<(u32, Request)>,
+    parent: Parent,
     /// The log names the mappings that a request removes.
     names_mappings: bool,
     /// Time of the last event.
@@ -124,6 +128,7 @@ impl<L: LineSource, S: EventSink> Import<L, S> {
             attached: FxHashMap::default(),
             accesses: FxHashMap::default(),
             request: None,
+            parent: Parent::default(),
             names_mappings: false,
             last: 0,
             counts: Counts::default(),
@@ -145,6 +150,10 @@ impl<L: LineSource, S: EventSink> Import<L, S> {
                     let time = self.clock.tick(stamp.time).time;
                     self.event(stamp.tid, time, event)?;
                 }
+                Line::Qemu(event) => {
+                    let time = self.clock.tick(stamp.time).time;
+                    self.host_side(time, event)?;
+                }
                 Line::Other(name) => self.diag.ignored(name),
                 Line::Blank => {}
                 Line::Damaged(reason) => {
@@ -156,7 +165,31 @@ impl<L: LineSource, S: EventSink> Import<L, S> {
                 options.tick(self.lines.path(), done, total)?;
             }
         }
-        self.end_request()
+        self.end_request()?;
+        self.parent.settle();
+        self.write_parent(0)
+    }
+
+    /// What VFIO's listener tells of the parent's table.
+    fn host_side(&mut self, time: i64, event: qemu_line::Event) -> Result<()> {
+        match event {
+            qemu_line::Event::RegionAddRam { start, end, vaddr } => {
+                self.parent.add(start, end, vaddr);
+            }
+            qemu_line::Event::RegionAddIommu { start, end } => self.parent.switched(start, end),
+            qemu_line::Event::RegionDel { start, end } => {
+                self.parent.remove_later(start, end);
+            }
+            qemu_line::Event::Lost(n) => self.counts.lost += n,
+            // The device's own events tell the same and more.
+            _ => self.counts.vmm_events_unused += 1,
+        }
+        self.write_parent(time)
+    }
+
+    fn write_parent(&mut self, time: i64) -> Result<()> {
+        let events: Vec<Event> = self.parent.drain().collect();
+        events.into_iter().try_for_each(|event| self.write(time, event))
     }
 
     fn finish(self) -> (ImportReport, L) {
@@ -187,9 +220,14 @@ impl<L: LineSource, S: EventSink> Import<L, S> {
             ("attaches", c.attaches),
             ("detaches", c.detaches),
             ("mappings_forgotten", self.tables.forgotten),
+            ("vmm_events_unused", c.vmm_events_unused),
+            ("log_events_lost", c.lost),
         ] {
             report.counts.insert(name.into(), n);
         }
+        self.parent.counts.add_to(&mut |name, n| {
+            report.counts.insert(name.into(), n);
+        });
         if !self.clock.timed() {
             report.notes.push("The log has no time stamps: events are 1 us apart.".into());
         }

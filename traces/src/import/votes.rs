@@ -509,7 +509,8 @@ fn elect(votes: &[i64]) -> Option<i64> {
         .map(|(_, n)| *n)
         .max()
         .unwrap_or(0);
-    if count < ENOUGH || count < rival * 2 {
+    // Of few votes, twice a rival's is no more than luck.
+    if count < ENOUGH + rival * 2 {
         return None;
     }
     let from = votes.partition_point(|v| *v < winner.saturating_sub(WINDOW_NS));

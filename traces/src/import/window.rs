@@ -33,7 +33,7 @@ pub(crate) enum LogKind {
     Switch,
     /// `vtd_page_walk_one`: `a` = IOVA, `b` = GPA, `c` = mask, flags = perm.
     Walk,
-    /// RAM added to the device's container: `a` = start, `b` = end.
+    /// RAM added to the device's container: `a` = start, `b` = end, `c` = the VMM's address.
     RegionRam,
     /// The guest's IOMMU region added: `a` = start, `b` = end.
     RegionIommu,

@@ -49,6 +49,14 @@ impl Tool {
         command
     }
 
+    /// What a compressed one is, in messages.
+    pub(super) fn compressed(self) -> &'static str {
+        match self {
+            Tool::TraceCmd => "a compressed recording of trace-cmd (trace.dat)",
+            Tool::Perf => "a compressed recording of perf (perf.data)",
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Tool::TraceCmd => "trace-cmd report",
@@ -83,11 +91,11 @@ impl Printer {
                 let (what, remedy) = match tool {
                     Tool::TraceCmd => (
                         "a recording of trace-cmd (trace.dat)",
-                        "install trace-cmd, or import what `trace-cmd report -t` prints of it elsewhere",
+                        "install trace-cmd (Debian's package trace-cmd), or import what `trace-cmd report -t` prints of it elsewhere",
                     ),
                     Tool::Perf => (
                         "a recording of perf (perf.data)",
-                        "install perf (linux-perf), or import what `perf script --ns` prints of it elsewhere",
+                        "install perf (Debian's package linux-perf), or import what `perf script --ns` prints of it elsewhere",
                     ),
                 };
                 return Err(Error::NotText { path: path.to_owned(), what, remedy });

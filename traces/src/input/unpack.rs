@@ -12,6 +12,7 @@ use liblzma::stream::{CONCATENATED, Stream};
 use sha2::{Digest as _, Sha256};
 
 use super::printer::{Printer, Tool};
+use super::simple::{self, SimpleText};
 use crate::{Error, Result};
 
 /// Bytes of the compressed file read at once.
@@ -65,6 +66,10 @@ enum Format {
 pub(super) struct Unpacker {
     path: PathBuf,
     format: Format,
+    /// What its first bytes say has been seen.
+    begun: bool,
+    /// Not text, but QEMU's binary trace.
+    simple: Option<SimpleText>,
     text_bytes: u64,
     /// Met after some text; decoders need not repeat their errors.
     pending: Option<io::Error>,
@@ -104,7 +109,14 @@ impl Unpacker {
                 None => Format::Plain(raw),
             },
         };
-        Ok(Unpacker { path: path.to_owned(), format, text_bytes: 0, pending: None })
+        Ok(Unpacker {
+            path: path.to_owned(),
+            format,
+            begun: false,
+            simple: None,
+            text_bytes: 0,
+            pending: None,
+        })
     }
 
     /// Fills `block`, or as much of it as there is text left.
@@ -112,6 +124,7 @@ impl Unpacker {
         if let Some(error) = self.pending.take() {
             return Err(self.failed(error));
         }
+        let stored = matches!(self.format, Format::Plain(_) | Format::Printed(..));
         let reader: &mut dyn Read = match &mut self.format {
             Format::Plain(r) => r,
             Format::Printed(r, _) => &mut **r,
@@ -121,9 +134,27 @@ impl Unpacker {
         };
         let mut filled = 0;
         while filled < block.len() {
-            match reader.read(&mut block[filled..]) {
+            let read = match &mut self.simple {
+                Some(simple) => simple.read(reader, &mut block[filled..]),
+                None => reader.read(&mut block[filled..]),
+            };
+            match read {
                 Ok(0) => break,
-                Ok(n) => filled += n,
+                Ok(n) => {
+                    filled += n;
+                    if !self.begun && filled >= simple::MAGIC_BYTES {
+                        self.begun = true;
+                        if !stored && let Some(tool) = Tool::of(block) {
+                            // It is handed the file itself.
+                            let (what, remedy) = (tool.compressed(), "decompress it first");
+                            return Err(Error::NotText { path: self.path.clone(), what, remedy });
+                        }
+                        if simple::is_simple(block) {
+                            self.simple = Some(SimpleText::new(block[..filled].to_vec()));
+                            filled = 0;
+                        }
+                    }
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 // The text before the damage is handed out first.
                 Err(e) if filled > 0 => {
@@ -154,6 +185,9 @@ impl Unpacker {
     }
 
     fn failed(&self, error: io::Error) -> Error {
+        if let Some(simple::Broken(why)) = error.get_ref().and_then(|e| e.downcast_ref()) {
+            return Error::Damaged { path: self.path.clone(), why: why.clone() };
+        }
         let (format, check) = match self.format {
             Format::Plain(_) | Format::Printed(..) => {
                 return Error::io("read", &self.path, error);

@@ -3,6 +3,8 @@
 //! (`shared/traces/README.md`) and not from the importers' code.
 #![allow(dead_code)]
 
+pub mod made;
+
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 

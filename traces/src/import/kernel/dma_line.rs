@@ -1,6 +1,14 @@
-//! The text of the kernel's `dma:*` events (`include/trace/events/dma.h`,
-//! Linux 6.12 to 7.2). They name the device, but are maps and unmaps of
-//! buffers, not accesses.
+//! The text of the kernel's `dma:*` events (`include/trace/events/dma.h`, from
+//! Linux 6.12, which brought them, to 7.2), and of `intel_iommu:map_single` and
+//! its siblings (`include/trace/events/intel_iommu.h` of Linux 5.4 to 5.11). They
+//! name the device, but are maps and unmaps of buffers, not accesses.
+//!
+//! What changed: `dma_alloc` and `dma_free` had `phys_addr=` in 6.12's first
+//! releases, then `virt_addr=`, and since 6.13 (6.12.y, too) `dir=`; `dma_map_sg` got its
+//! counts and its limit of 128 entries; `dma_map_page` and `_resource` became
+//! `dma_map_phys`.
+
+mod fields;
 
 use super::super::bytes::Cursor;
 
@@ -11,17 +19,32 @@ pub(super) const MAX_PIECES: usize = 128;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Dma {
     /// `dma_map_page`, `dma_map_resource`, `dma_map_phys`; `dma_alloc`,
-    /// `dma_alloc_pages` (their physical address is not told).
+    /// `dma_alloc_pages` (their physical address is not told);
+    /// `intel_iommu:map_single`, `map_sg`, `bounce_map_single`.
     Map { device: u32, rights: u8, addr: u64, size: u64, phys: Option<u64> },
-    /// `dma_unmap_*`, `dma_free`, `dma_free_pages`.
+    /// `dma_unmap_*`, `dma_free`, `dma_free_pages`, `dma_free_sgt`;
+    /// `intel_iommu:unmap_single`, `unmap_sg`, `bounce_unmap_single`.
     Unmap { device: u32, addr: u64, size: u64 },
     /// `dma_map_sg`: address and size of each piece; physical addresses of
-    /// the list's entries.
-    MapList { device: u32, rights: u8, pieces: Vec<(u64, u64)>, phys: Vec<u64>, cut: bool },
+    /// the list's entries. `dma_alloc_sgt`: one piece.
+    MapList(List),
     /// `dma_unmap_sg`: physical addresses only.
     UnmapList { device: u32, phys: Vec<u64>, cut: bool },
     /// `dma_sync_*`, failed maps.
     Nothing,
+}
+
+/// A mapped scatter list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct List {
+    pub(super) device: u32,
+    pub(super) rights: u8,
+    pub(super) pieces: Vec<(u64, u64)>,
+    pub(super) phys: Vec<u64>,
+    /// The kernel did not print all of it.
+    pub(super) cut: bool,
+    /// Its unmap names physical addresses only.
+    pub(super) by_phys: bool,
 }
 
 /// True for the names of such events.
@@ -31,6 +54,13 @@ pub(super) fn is_dma(name: &[u8]) -> bool {
         || name.starts_with(b"dma_alloc")
         || name.starts_with(b"dma_free")
         || name.starts_with(b"dma_sync_")
+        || is_intel(name)
+}
+
+/// Events of the VT-d driver from before it used the common DMA code.
+fn is_intel(name: &[u8]) -> bool {
+    let name = name.strip_prefix(b"bounce_").unwrap_or(name);
+    matches!(name, b"map_single" | b"map_sg" | b"unmap_single" | b"unmap_sg")
 }
 
 /// Reads the text of an event; `None` if it is damaged.
@@ -39,10 +69,73 @@ pub(super) fn parse(name: &[u8], text: &mut Cursor<'_>) -> Option<Dma> {
     if name.starts_with(b"dma_sync_") || name.ends_with(b"_err") {
         return Some(Dma::Nothing);
     }
+    if is_intel(name) {
+        return intel(name, &mut c);
+    }
+    if c.try_lit(b"[FAILED TO PARSE] ") {
+        return fields::parse(name, &mut c);
+    }
     let device = device(&mut c)?;
-    c.lit(b" dir=")?;
+    let rights = rights(&mut c)?;
+    match name {
+        b"dma_map_page" | b"dma_map_resource" | b"dma_map_phys" => {
+            let Some((addr, size)) = range(&mut c)? else { return Some(Dma::Nothing) };
+            c.lit(b" phys_addr=")?;
+            Some(Dma::Map { device, rights, addr, size, phys: Some(c.hex()?) })
+        }
+        b"dma_alloc" | b"dma_alloc_pages" => {
+            let Some((addr, size)) = range(&mut c)? else { return Some(Dma::Nothing) };
+            let phys = if c.try_lit(b" phys_addr=") {
+                Some(c.hex()?)
+            } else {
+                c.lit(b" virt_addr=")?;
+                let word = c.rest().split(|b| *b == b' ').next()?;
+                if matches!(word, b"(null)" | b"(nil)") || word.iter().all(|b| *b == b'0') {
+                    // It failed.
+                    return Some(Dma::Nothing);
+                }
+                None
+            };
+            Some(Dma::Map { device, rights, addr, size, phys })
+        }
+        b"dma_unmap_page"
+        | b"dma_unmap_resource"
+        | b"dma_unmap_phys"
+        | b"dma_free"
+        | b"dma_free_pages"
+        | b"dma_free_sgt" => Some(match range(&mut c)? {
+            Some((addr, size)) => Dma::Unmap { device, addr, size },
+            None => Dma::Nothing,
+        }),
+        b"dma_map_sg" => {
+            let cut = counts(&mut c)?;
+            let addrs = list(&mut c, b" dma_addrs=")?;
+            let sizes = list(&mut c, b" sizes=")?;
+            let phys = list(&mut c, b" phys_addrs=")?;
+            let pieces = pieces(&addrs, &sizes)?;
+            Some(Dma::MapList(List { device, rights, pieces, phys, cut, by_phys: true }))
+        }
+        b"dma_alloc_sgt" => {
+            let Some(piece) = range(&mut c)? else { return Some(Dma::Nothing) };
+            let phys = list(&mut c, b" phys_addrs=")?;
+            let pieces = vec![piece];
+            Some(Dma::MapList(List { device, rights, pieces, phys, cut: false, by_phys: false }))
+        }
+        b"dma_unmap_sg" => {
+            let cut = counts(&mut c)?;
+            Some(Dma::UnmapList { device, phys: list(&mut c, b" phys_addrs=")?, cut })
+        }
+        _ => Some(Dma::Nothing),
+    }
+}
+
+/// ` dir=WORD`: what the device may do. Coherent memory, whose events had no
+/// direction at first, is for both.
+fn rights(c: &mut Cursor<'_>) -> Option<u8> {
+    if !c.try_lit(b" dir=") {
+        return Some(3);
+    }
     let word = c.rest().split(|b| *b == b' ').next()?;
-    // What the device may do.
     let rights = match word {
         b"TO_DEVICE" => 1,
         b"FROM_DEVICE" => 2,
@@ -51,48 +144,44 @@ pub(super) fn parse(name: &[u8], text: &mut Cursor<'_>) -> Option<Dma> {
         _ => return None,
     };
     c.lit(word)?;
-    match name {
-        b"dma_map_page" | b"dma_map_resource" | b"dma_map_phys" => {
-            let (addr, size) = range(&mut c)?;
-            c.lit(b" phys_addr=")?;
-            Some(Dma::Map { device, rights, addr, size, phys: Some(c.hex()?) })
-        }
-        b"dma_alloc" | b"dma_alloc_pages" => {
-            let (addr, size) = range(&mut c)?;
-            Some(Dma::Map { device, rights, addr, size, phys: None })
-        }
-        b"dma_unmap_page"
-        | b"dma_unmap_resource"
-        | b"dma_unmap_phys"
-        | b"dma_free"
-        | b"dma_free_pages" => {
-            let (addr, size) = range(&mut c)?;
-            Some(Dma::Unmap { device, addr, size })
-        }
-        b"dma_map_sg" => {
-            let cut = counts(&mut c)?;
-            let addrs = list(&mut c, b" dma_addrs=", true)?;
-            let sizes = list(&mut c, b" sizes=", false)?;
-            let phys = list(&mut c, b" phys_addrs=", true)?;
-            if addrs.len() != sizes.len() {
-                return None;
-            }
-            let mut pieces = Vec::with_capacity(addrs.len());
-            for (addr, size) in addrs.into_iter().zip(sizes) {
-                check(addr, size)?;
-                // Entries behind the last mapped one are empty.
-                if size > 0 {
-                    pieces.push((addr, size));
-                }
-            }
-            Some(Dma::MapList { device, rights, pieces, phys, cut })
-        }
-        b"dma_unmap_sg" => {
-            let cut = counts(&mut c)?;
-            Some(Dma::UnmapList { device, phys: list(&mut c, b" phys_addrs=", true)?, cut })
-        }
-        _ => Some(Dma::Nothing),
+    Some(rights)
+}
+
+/// Entries behind the last mapped one are empty.
+fn pieces(addrs: &[u64], sizes: &[u64]) -> Option<Vec<(u64, u64)>> {
+    if addrs.len() != sizes.len() {
+        return None;
     }
+    let all = addrs.iter().copied().zip(sizes.iter().copied()).filter(|p| p.1 > 0);
+    all.map(|p| check(p.0, p.1).map(|()| p)).collect()
+}
+
+/// `dev=NAME[ [N/M]] dev_addr=0x..[ phys_addr=0x..] size=N`
+fn intel(name: &[u8], c: &mut Cursor<'_>) -> Option<Dma> {
+    c.lit(b"dev=")?;
+    let device = device(c)?;
+    if c.try_lit(b" [") {
+        c.skip_past(b']')?;
+    }
+    c.lit(b" dev_addr=0x")?;
+    let addr = c.hex()?;
+    let bounced = name.starts_with(b"bounce_");
+    let map = name.strip_prefix(b"bounce_").unwrap_or(name).starts_with(b"map");
+    let mut phys = None;
+    if map {
+        c.lit(b" phys_addr=0x")?;
+        // That of the buffer; what is not of whole pages is bounced
+        // elsewhere.
+        phys = Some(c.hex()?);
+    }
+    c.lit(b" size=")?;
+    let size = c.dec()?;
+    check(addr, size)?;
+    if !map {
+        return Some(Dma::Unmap { device, addr, size });
+    }
+    let phys = phys.filter(|p| !bounced || (p | size) & 0xfff == 0);
+    Some(Dma::Map { device, rights: 3, addr, size, phys })
 }
 
 /// `DDDD:BB:DD.F` without the segment. Devices that are not of PCI have other
@@ -124,13 +213,18 @@ fn check(addr: u64, size: u64) -> Option<()> {
     (size <= 1 << 57 && addr.checked_add(size).is_some()).then_some(())
 }
 
-fn range(c: &mut Cursor<'_>) -> Option<(u64, u64)> {
+/// `Some(None)`: the address of a map that failed (`DMA_MAPPING_ERROR`).
+fn range(c: &mut Cursor<'_>) -> Option<Option<(u64, u64)>> {
     c.lit(b" dma_addr=")?;
+    c.try_lit(b"0x");
     let addr = c.hex()?;
     c.lit(b" size=")?;
     let size = c.dec()?;
+    if addr == u64::MAX {
+        return Some(None);
+    }
     check(addr, size)?;
-    Some((addr, size))
+    Some(Some((addr, size)))
 }
 
 /// The later form's ` nents=N/M ents=N/M[ [TRUNCATED]]`; true if it was cut.
@@ -146,22 +240,28 @@ fn counts(c: &mut Cursor<'_>) -> Option<bool> {
     Some(cut)
 }
 
-/// `NAME{A,B,...}`, hexadecimal or decimal. Kernels that do not cut lists at
-/// [`MAX_PIECES`] print as many as fit in a page.
-fn list(c: &mut Cursor<'_>, name: &[u8], hex: bool) -> Option<Vec<u64>> {
+/// `NAME{0xA,0xB,...}`. The kernel prints all lists in hexadecimal; what
+/// trace-cmd and perf print has other separators, and no `0x` where it is decimal. Kernels
+/// that do not cut lists at [`MAX_PIECES`] print as many as fit in a page.
+fn list(c: &mut Cursor<'_>, name: &[u8]) -> Option<Vec<u64>> {
     c.lit(name)?;
     c.lit(b"{")?;
     let mut all = Vec::new();
+    c.skip_spaces();
     if c.try_lit(b"}") {
         return Some(all);
     }
     loop {
-        c.try_lit(b"0x");
-        all.push(if hex { c.hex() } else { c.dec() }?);
+        all.push(if c.try_lit(b"0x") { c.hex() } else { c.dec() }?);
+        let space = c.rest().first() == Some(&b' ');
+        c.skip_spaces();
         if c.try_lit(b"}") {
             return Some(all);
         }
-        c.lit(b",")?;
+        if !c.try_lit(b",") && !space {
+            return None;
+        }
+        c.skip_spaces();
         if all.len() > 16 * MAX_PIECES {
             return None;
         }
@@ -169,116 +269,4 @@ fn list(c: &mut Cursor<'_>, name: &[u8], hex: bool) -> Option<Vec<u64>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Option<Dma> {
-        let (name, rest) = text.split_once(": ").unwrap();
-        parse(name.as_bytes(), &mut Cursor::new(rest.as_bytes()))
-    }
-
-    /// The first two are recorded; scatter lists follow the format strings of Linux 6.10 (without
-    /// counts) and 6.12.107 (`include/trace/events/dma.h`).
-    #[test]
-    fn lines() {
-        let map = |addr, size, phys| Dma::Map { device: 8, rights: 2, addr, size, phys };
-        for (text, expected) in [
-            (
-                "dma_map_page: 0000:00:01.0 dir=FROM_DEVICE dma_addr=ffffd000 size=4096 phys_addr=2587000 attrs=",
-                map(0xffff_d000, 4096, Some(0x258_7000)),
-            ),
-            (
-                "dma_alloc: 0000:00:01.0 dir=BIDIRECTIONAL dma_addr=fffff000 size=512 virt_addr=00000000dda65984 flags=GFP_KERNEL attrs=",
-                Dma::Map { device: 8, rights: 3, addr: 0xffff_f000, size: 512, phys: None },
-            ),
-            (
-                "dma_unmap_phys: 0000:00:01.0 dir=TO_DEVICE dma_addr=ffffb000 size=8 attrs=",
-                Dma::Unmap { device: 8, addr: 0xffff_b000, size: 8 },
-            ),
-            (
-                "dma_map_sg: 0000:00:01.0 dir=TO_DEVICE dma_addrs={fff00000,0} sizes={8192,0} phys_addrs={1000,2000} attrs=",
-                Dma::MapList {
-                    device: 8,
-                    rights: 1,
-                    pieces: vec![(0xfff0_0000, 8192)],
-                    phys: vec![0x1000, 0x2000],
-                    cut: false,
-                },
-            ),
-            (
-                "dma_map_sg: 0000:00:01.0 dir=TO_DEVICE nents=200/200 ents=1/1 [TRUNCATED] dma_addrs={0xfff00000} sizes={8192} phys_addrs={0x1000,0x2000} attrs=WEAK_ORDERING",
-                Dma::MapList {
-                    device: 8,
-                    rights: 1,
-                    pieces: vec![(0xfff0_0000, 8192)],
-                    phys: vec![0x1000, 0x2000],
-                    cut: true,
-                },
-            ),
-            (
-                "dma_unmap_sg: 0000:00:01.0 dir=TO_DEVICE phys_addrs={0x1000,0x2000} attrs=",
-                Dma::UnmapList { device: 8, phys: vec![0x1000, 0x2000], cut: false },
-            ),
-            (
-                "dma_map_sg_err: 0000:00:01.0 dir=TO_DEVICE dma_addrs={1000} err=-12 attrs=",
-                Dma::Nothing,
-            ),
-        ] {
-            assert_eq!(read(text), Some(expected), "{text}");
-        }
-        for damaged in [
-            "dma_map_page: 0000:00:01.0 dir=SIDEWAYS dma_addr=1000 size=4096 phys_addr=0 attrs=",
-            "dma_map_page: 0000:00:01.0 dir=TO_DEVICE dma_addr=1000 size=4096",
-            "dma_map_sg: 0000:00:01.0 dir=TO_DEVICE dma_addrs={1000,2000} sizes={1} phys_addrs={0} attrs=",
-            "dma_unmap_page: 0000:00:01.0 dir=TO_DEVICE dma_addr=fffffffffffffff0 size=32 attrs=",
-        ] {
-            assert_eq!(read(damaged), None, "{damaged}");
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn printed_buffers_read_back(
-            bdf in 0..0x1_0000u32,
-            dir in 0..4u8,
-            addr in 0..u64::MAX / 2,
-            size in 0..1u64 << 40,
-            phys: u64,
-            pieces in proptest::collection::vec((0..u64::MAX / 2, 1..1u64 << 40, 0..u64::MAX), 1..MAX_PIECES),
-        ) {
-            let name = ["NONE", "TO_DEVICE", "FROM_DEVICE", "BIDIRECTIONAL"][usize::from(dir)];
-            let device = format!("0000:{:02x}:{:02x}.{}", bdf >> 8, bdf >> 3 & 31, bdf & 7);
-            for event in ["page", "resource", "phys"] {
-                let text = format!("dma_map_{event}: {device} dir={name} dma_addr={addr:x} size={size} phys_addr={phys:x} attrs=SKIP_CPU_SYNC");
-                let map = Dma::Map { device: bdf, rights: dir, addr, size, phys: Some(phys) };
-                proptest::prop_assert_eq!(read(&text), Some(map));
-                let text = format!("dma_unmap_{event}: {device} dir={name} dma_addr={addr:x} size={size} attrs=");
-                proptest::prop_assert_eq!(read(&text), Some(Dma::Unmap { device: bdf, addr, size }));
-            }
-            let join = |f: &dyn Fn(&(u64, u64, u64)) -> String| pieces.iter().map(f).collect::<Vec<_>>().join(",");
-            let text = format!(
-                "dma_map_sg: {device} dir={name} dma_addrs={{{}}} sizes={{{}}} phys_addrs={{{}}} attrs=",
-                join(&|p| format!("{:x}", p.0)), join(&|p| p.1.to_string()), join(&|p| format!("{:x}", p.2)),
-            );
-            let phys: Vec<u64> = pieces.iter().map(|p| p.2).collect();
-            let list = Dma::MapList {
-                device: bdf,
-                rights: dir,
-                pieces: pieces.iter().map(|p| (p.0, p.1)).collect(),
-                phys: phys.clone(),
-                cut: false,
-            };
-            proptest::prop_assert_eq!(read(&text), Some(list));
-            let text = format!("dma_unmap_sg: {device} dir={name} phys_addrs={{{}}} attrs=", join(&|p| format!("{:x}", p.2)));
-            proptest::prop_assert_eq!(read(&text), Some(Dma::UnmapList { device: bdf, phys, cut: false }));
-        }
-
-        #[test]
-        fn any_bytes_can_be_parsed(bytes: Vec<u8>) {
-            for name in [&b"dma_map_sg"[..], b"dma_unmap_sg", b"dma_map_page"] {
-                let _ = parse(name, &mut Cursor::new(&bytes));
-                let _ = parse(name, &mut Cursor::new(&[b"a dir=NONE ", &bytes[..]].concat()));
-            }
-        }
-    }
-}
+mod tests;

@@ -3,8 +3,8 @@
 //!
 //! Linux traces `dma:dma_map_*` behind the `iommu:map` that it makes, and
 //! `dma:dma_unmap_*` behind `iommu:unmap`, in the same task (`kernel/dma/mapping.c`
-//! above `drivers/iommu/dma-iommu.c`). So changes wait a little for the
-//! event that tells their device. Where none comes, the domain is the first one in which
+//! above `drivers/iommu/dma-iommu.c`); but `dma:dma_unmap_sg` before it. So changes wait a
+//! little for the event that tells their device, and lists for their change. Where none comes, the domain is the first one in which
 //! the pages are free (mapped, for an unmap).
 
 use std::collections::VecDeque;
@@ -18,17 +18,16 @@ use super::super::ftrace_line::{self, Event as Traced, Line, Prefix};
 use super::super::lines::{EventSink, LineSource, import_error};
 use super::super::report::{Diagnostics, ImportReport, Options};
 use super::super::tables::{Range, Tables};
-use super::dma_line::{self, Dma};
+use super::dma_line::{self, Dma, List};
+use super::lists::{self, Lists};
 use crate::Result;
 
 /// Changes that wait for the event with their device.
 const WAITING: usize = 256;
+/// Lists of which the unmap has been announced and not come.
+const ANNOUNCED: usize = 64;
 /// Domains looked at for a change without a device.
 const MAX_DOMAINS: u32 = 64;
-/// Scatter lists that are mapped at once at most, and pieces of all of them:
-/// an NVMe controller has 2^16 queues' worth of them at the very most.
-const MAX_LISTS: usize = 1 << 18;
-const MAX_PIECES: usize = 1 << 21;
 /// Devices told apart: as many as there are requester ids.
 const MAX_DEVICES: usize = 1 << 16;
 /// First output of buffers whose physical address is not traced: above the memory of today's
@@ -43,6 +42,15 @@ struct Waiting {
     event: Event,
     pid: u32,
     text: Option<String>,
+}
+
+/// A scatter list about to be unmapped.
+#[derive(Clone, Copy, Debug)]
+struct Announced {
+    pid: u32,
+    domain: u32,
+    start: u64,
+    end: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -72,10 +80,8 @@ pub(super) struct Plain<L, S> {
     waiting: VecDeque<Waiting>,
     /// Domain of each device, in the order of appearance.
     devices: FxHashMap<u32, u32>,
-    /// Pieces of mapped scatter lists, by device and first physical address.
-    lists: FxHashMap<(u32, u64), Vec<(u64, u64)>>,
-    /// Pieces in them.
-    pieces: usize,
+    lists: Lists,
+    announced: VecDeque<Announced>,
     /// `iommu:map` and `unmap` are recorded: `dma:*` tells devices only.
     table_changes: bool,
     made_up: u64,
@@ -94,8 +100,8 @@ impl<L: LineSource, S: EventSink> Plain<L, S> {
             tables: Tables::default(),
             waiting: VecDeque::new(),
             devices: FxHashMap::default(),
-            lists: FxHashMap::default(),
-            pieces: 0,
+            lists: Lists::default(),
+            announced: VecDeque::new(),
             table_changes,
             made_up: MADE_UP,
             now_ns: 0,
@@ -184,6 +190,9 @@ impl<L: LineSource, S: EventSink> Plain<L, S> {
                     event.flags = Flags::READ.with(Flags::WRITE);
                 }
                 (event.addr, event.size, event.out) = (iova, size, out);
+                if kind == Kind::Unmap {
+                    self.take_announced(prefix.pid, &mut event);
+                }
                 self.waiting.push_back(Waiting { event, pid: prefix.pid, text: None });
             }
             Found::Change { .. } => {}
@@ -226,12 +235,22 @@ impl<L: LineSource, S: EventSink> Plain<L, S> {
         let (kind, device, pieces) = match dma {
             Dma::Map { device, addr, size, .. } => (Kind::Map, device, vec![(addr, size)]),
             Dma::Unmap { device, addr, size } => (Kind::Unmap, device, vec![(addr, size)]),
-            Dma::MapList { device, pieces, phys, .. } => {
-                self.remember(device, &phys, &pieces);
-                (Kind::Map, device, pieces)
+            Dma::MapList(list) => {
+                self.lists.mapped(&list);
+                (Kind::Map, list.device, list.pieces)
             }
             Dma::UnmapList { device, phys, .. } => {
-                (Kind::Unmap, device, self.forget(device, &phys).unwrap_or_default())
+                let pieces = self.lists.unmapped(device, &phys).unwrap_or_default();
+                let domain = self.domain_of(device)?;
+                let start = pieces.iter().map(|p| p.0).min();
+                let end = pieces.iter().map(|p| p.0 + p.1).max();
+                if let (Some(start), Some(end)) = (start, end) {
+                    if self.announced.len() == ANNOUNCED {
+                        self.announced.pop_front();
+                    }
+                    self.announced.push_back(Announced { pid, domain, start, end });
+                }
+                return Ok(());
             }
             Dma::Nothing => return Ok(()),
         };
@@ -251,6 +270,18 @@ impl<L: LineSource, S: EventSink> Plain<L, S> {
         Ok(())
     }
 
+    /// Gives an unmap the domain of the list that its task announced.
+    fn take_announced(&mut self, pid: u32, event: &mut Event) {
+        let covers = |a: &Announced| {
+            a.pid == pid && event.addr <= a.start && a.end <= event.addr.saturating_add(event.size)
+        };
+        if let Some(at) = self.announced.iter().position(covers)
+            && let Some(a) = self.announced.remove(at)
+        {
+            event.domain = DomainId(a.domain);
+        }
+    }
+
     /// A `dma:*` event where nothing else tells of the table.
     fn buffer(&mut self, at: Event, dma: Dma) -> Result<()> {
         match dma {
@@ -260,20 +291,10 @@ impl<L: LineSource, S: EventSink> Plain<L, S> {
             Dma::Unmap { device, addr, size } => {
                 self.add(Event { kind: Kind::Unmap, ..at }, device, 0, (addr, size), None)?;
             }
-            Dma::MapList { device, rights, pieces, phys, cut } => {
-                self.counts.lists_cut += u64::from(cut);
-                self.remember(device, &phys, &pieces);
-                // Pieces may hold several entries of the list; the entries'
-                // own lengths are not traced.
-                let same = pieces.len() == phys.len();
-                for (i, piece) in pieces.iter().enumerate() {
-                    let map = Event { kind: Kind::Map, ..at };
-                    self.add(map, device, rights, *piece, same.then(|| phys[i]))?;
-                }
-            }
+            Dma::MapList(list) => self.map_list(at, &list)?,
             Dma::UnmapList { device, phys, cut } => {
                 self.counts.lists_cut += u64::from(cut);
-                match self.forget(device, &phys) {
+                match self.lists.unmapped(device, &phys) {
                     Some(pieces) => {
                         for piece in pieces {
                             self.add(Event { kind: Kind::Unmap, ..at }, device, 0, piece, None)?;
@@ -283,6 +304,25 @@ impl<L: LineSource, S: EventSink> Plain<L, S> {
                 }
             }
             Dma::Nothing => {}
+        }
+        Ok(())
+    }
+
+    fn map_list(&mut self, at: Event, list: &List) -> Result<()> {
+        self.counts.lists_cut += u64::from(list.cut);
+        self.lists.mapped(list);
+        let map = Event { kind: Kind::Map, ..at };
+        match lists::outputs(list) {
+            Some(parts) => {
+                for (addr, size, phys) in parts {
+                    self.add(map, list.device, list.rights, (addr, size), Some(phys))?;
+                }
+            }
+            None => {
+                for piece in &list.pieces {
+                    self.add(map, list.device, list.rights, *piece, None)?;
+                }
+            }
         }
         Ok(())
     }
@@ -313,23 +353,6 @@ impl<L: LineSource, S: EventSink> Plain<L, S> {
         }
         self.waiting.push_back(Waiting { event, pid: 0, text: None });
         Ok(())
-    }
-
-    fn remember(&mut self, device: u32, phys: &[u64], pieces: &[(u64, u64)]) {
-        if let Some(first) = phys.first()
-            && self.lists.len() < MAX_LISTS
-            && self.pieces < MAX_PIECES
-        {
-            self.pieces += pieces.len();
-            let old = self.lists.insert((device, *first), pieces.to_vec());
-            self.pieces -= old.map_or(0, |old| old.len());
-        }
-    }
-
-    fn forget(&mut self, device: u32, phys: &[u64]) -> Option<Vec<(u64, u64)>> {
-        let pieces = self.lists.remove(&(device, *phys.first()?))?;
-        self.pieces -= pieces.len();
-        Some(pieces)
     }
 
     fn write_first(&mut self) -> Result<()> {

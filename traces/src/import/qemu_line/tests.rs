@@ -106,7 +106,7 @@ fn every_event_used() {
         ),
         (
             "vfio_listener_region_add_ram region_add [ram] 0x0 - 0x1fffffff [0x7f05b1a00000]",
-            RegionAddRam { start: 0, end: 0x1fff_ffff },
+            RegionAddRam { start: 0, end: 0x1fff_ffff, vaddr: 0x7f05_b1a0_0000 },
         ),
         (
             "vfio_listener_region_add_iommu region_add [iommu] 0xfef00000 - 0xffffffffffffffff",
@@ -180,6 +180,17 @@ fn print(e: &Event) -> String {
             let word = if map { "MAP" } else { "UNMAP" };
             format!("vfio_iommu_map_notify iommu {word} @ {start:#x} - {end:#x}")
         }
+        Event::RegionAddRam { start, end, vaddr } => {
+            format!(
+                "vfio_listener_region_add_ram region_add [ram] {start:#x} - {end:#x} [{vaddr:#x}]"
+            )
+        }
+        Event::RegionAddIommu { start, end } => format!(
+            "vfio_listener_region_add_iommu region_add [iommu] vtd-00.0-dmar {start:#x} - {end:#x}"
+        ),
+        Event::RegionDel { start, end } => {
+            format!("vfio_listener_region_del region_del {start:#x} - {end:#x}")
+        }
         ref other => panic!("{other:?}"),
     }
 }
@@ -206,6 +217,14 @@ fn any_event() -> impl Strategy<Value = Event> {
             map,
             start: a.min(b),
             end: a.max(b)
+        }),
+        (0..3, any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(kind, a, b, vaddr)| {
+            let (start, end) = (a.min(b), a.max(b));
+            match kind {
+                0 => Event::RegionAddRam { start, end, vaddr },
+                1 => Event::RegionAddIommu { start, end },
+                _ => Event::RegionDel { start, end },
+            }
         }),
     ]
 }

@@ -8,6 +8,8 @@ use super::super::qemu_line::{self, Stamp};
 pub(super) enum Line<'a> {
     /// An event that the importer uses.
     Event(Virtio),
+    /// QEMU's dealings with the host, or lost events.
+    Qemu(qemu_line::Event),
     /// Another event; its name.
     Other(&'a [u8]),
     /// Nothing on it.
@@ -28,7 +30,7 @@ pub(super) enum Virtio {
     FreeEndpoint { endpoint: u32 },
     /// `virtio_iommu_put_domain`: it and its mappings are gone.
     FreeDomain { domain: u32 },
-    /// `virtio_iommu_device_reset`, `virtio_iommu_system_reset`
+    /// `virtio_iommu_device_reset` (7.2), `_device_reset_exit` (10.x), `_system_reset`
     Reset,
     /// `virtio_iommu_map`; rights: 1 read, 2 write.
     Map { domain: u32, start: u64, last: u64, out: u64, rights: u8 },
@@ -63,7 +65,22 @@ pub(super) fn parse(bytes: &[u8]) -> (Stamp, Line<'_>) {
     }
     let (stamp, parsed) = qemu_line::parse(bytes);
     let line = match parsed {
-        qemu_line::Line::Other(name) => Line::Other(name),
+        qemu_line::Line::Other(name) => match name.strip_prefix(b"virtio_iommu_") {
+            Some(tail) => {
+                // The name stands behind the stamp, and its text behind it.
+                let at = memchr::memmem::find(bytes, name).unwrap_or(0) + name.len();
+                let mut c = Cursor::new(bytes.get(at + 1..).unwrap_or_default());
+                match event(tail, &mut c) {
+                    Some(Some(event)) => Line::Event(event),
+                    Some(None) => Line::Damaged("arguments of a known event cannot be read"),
+                    None => Line::Other(name),
+                }
+            }
+            None => Line::Other(name),
+        },
+        qemu_line::Line::Event(e) if e.is_host_side() || matches!(e, qemu_line::Event::Lost(_)) => {
+            Line::Qemu(e)
+        }
         qemu_line::Line::Event(_) => Line::Other(b"(event of another kind)"),
         qemu_line::Line::Blank => Line::Blank,
         qemu_line::Line::Damaged(why) => Line::Damaged(why),
@@ -86,7 +103,7 @@ fn event(name: &[u8], c: &mut Cursor<'_>) -> Option<Option<Virtio>> {
             number(c, b"Free endpoint=").map(|endpoint| Virtio::FreeEndpoint { endpoint })
         }
         b"put_domain" => number(c, b"Free domain=").map(|domain| Virtio::FreeDomain { domain }),
-        b"device_reset" | b"system_reset" => Some(Virtio::Reset),
+        b"device_reset" | b"device_reset_exit" | b"system_reset" => Some(Virtio::Reset),
         b"report_fault" => fault(c),
         _ => return None,
     })
@@ -222,6 +239,8 @@ mod tests {
                  Virtio::UnmapDone { domain, start, last }),
                 (format!("virtio_iommu_attach domain={domain} endpoint={endpoint}"), Virtio::Attach { domain, endpoint }),
                 (format!("virtio_iommu_detach domain={domain} endpoint={endpoint}"), Virtio::Detach { domain, endpoint }),
+                ("virtio_iommu_device_reset reset!".to_owned(), Virtio::Reset),
+                ("virtio_iommu_device_reset_exit reset!".to_owned(), Virtio::Reset),
                 (format!("virtio_iommu_translate mr=a b rid=7 rid={endpoint} addr={start:#x} flag={rights}"),
                  Virtio::Translate { endpoint, addr: start, rights }),
                 (format!("virtio_iommu_translate_out {start:#x} -> {out:#x} for sid={endpoint}"),
