@@ -23,6 +23,19 @@ pub fn assemble(
     path: Option<&Path>,
     runs: Vec<RunResult>,
 ) -> Result<Document> {
+    Ok(Document::new(version(), trace_section(reader, path)?, runs))
+}
+
+/// This program.
+pub fn version() -> Version {
+    Version { ioasim: VERSION.into(), git: option_env!("IOASIM_GIT").map(Into::into) }
+}
+
+/// Facts about a trace.
+///
+/// # Errors
+/// The trace file cannot be read again for its checksum.
+pub fn trace_section(reader: &TraceReader, path: Option<&Path>) -> Result<TraceSection> {
     let meta = reader.meta();
     let totals = &meta.totals;
     let json = serde_json::to_value(meta)?;
@@ -41,7 +54,7 @@ pub fn assemble(
         recorded.insert("shadow_ops".into(), shadow_ops);
     }
     let sample = path.is_none_or(|p| p == Path::new("sample") && !p.exists());
-    let trace = TraceSection {
+    Ok(TraceSection {
         path: match path {
             Some(path) if !sample => path.display().to_string(),
             _ => "embedded sample".into(),
@@ -80,10 +93,7 @@ pub fn assemble(
             ("attaches", "attachments"),
             ("table_changes_by_adjacency", "domains of maps and unmaps, by adjacency"),
         ]),
-    };
-    let version =
-        Version { ioasim: VERSION.into(), git: option_env!("IOASIM_GIT").map(Into::into) };
-    Ok(Document::new(version, trace, runs))
+    })
 }
 
 fn hash(path: &Path) -> Result<String> {
