@@ -60,7 +60,7 @@ fn trace(row: usize) -> DeviceTrace {
         history: history(before, ring),
         // A flow's window: its share of the rate, over a round trip (A).
         burst: (gbps * argument("rtt", 100e3) / 8.0 / flows as f64).min(65_536.0) as u64,
-        close_rate: argument("close", 2.5),
+        close_rate: argument("close", 2.75),
         send_by_flow: argument("by-flow", 1.0) > 0.0,
         warm_up: argument("warm", 4e6) as u64,
         moderation: argument("moderation", 32.0) as u64,

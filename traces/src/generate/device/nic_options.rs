@@ -22,7 +22,7 @@ pub struct NicOptions {
     /// the ring).
     pub history: Vec<RingSetting>,
     /// Pages of an old ring that one CPU gives back while every other takes one
-    /// for the new ring. Default 2.5 (A, fitted; see `docs/generating.md`).
+    /// for the new ring. Default 2.75 (A, fitted; see `docs/generating.md`).
     pub close_rate: f64,
     /// An acknowledgement leaves by a queue that the flow's hash chooses, and is
     /// unmapped on that queue's CPU; otherwise both are the receiving core's.
@@ -67,7 +67,7 @@ impl Default for NicOptions {
             channels: None,
             flows: 5,
             history: vec![at(1500, 1024), at(4000, 1024), at(4000, 256)],
-            close_rate: 2.5,
+            close_rate: 2.75,
             send_by_flow: true,
             gbps: 100.0,
             acks: 0.044,
