@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ioasim_traces::file::TraceReader;
 use ioasim_traces::generate::{Control, Options, SyntheticGuest, Workload, generate_to_file};
-use ioasim_traces::tools::{Replicate, replicate};
+use ioasim_traces::tools::replicate::{Replicate, replicate};
 
 /// Peak resident memory of this process in KiB, where the system tells.
 fn peak_kib() -> u64 {
