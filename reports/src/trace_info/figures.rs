@@ -90,7 +90,7 @@ fn reuse(info: &TraceInfo) -> Result<Option<Figure>> {
     let figure = Shares {
         figure: "reuse",
         labels: (0..=last).map(|i| tick(up_to(i))).collect(),
-        x: "n".into(),
+        x: "n, entries".into(),
         curves: [(a, small.clone()), (b, large.clone())],
     };
     Ok(Some(Figure {

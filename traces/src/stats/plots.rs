@@ -91,12 +91,12 @@ fn reuse(page: &mut Page, s: &TraceStats, width: usize) {
         format!("  {:>label$}  {:>7}  {:<bar$}  {:>7}  2 MiB regions", "n", "", "4 KiB pages", "")
             .trim_end(),
     );
-    for i in 0..rows {
+    for (i, (&small, &large)) in shares[0].iter().zip(&shares[1]).enumerate() {
         let cell = |share: f64| {
             let share = share.min(1.0);
             (format!("{:.1} %", 100.0 * share), filled(share, bar))
         };
-        let ((small, a), (large, b)) = (cell(shares[0][i]), cell(shares[1][i]));
+        let ((small, a), (large, b)) = (cell(small), cell(large));
         let n = grouped(1 << i);
         page.line(format!("  {n:>label$}  {small:>7}  {a:<bar$}  {large:>7}  {b}").trim_end());
     }
