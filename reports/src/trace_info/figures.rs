@@ -135,7 +135,8 @@ fn classes(d: &Distribution, w: Words, show: fn(u64) -> String) -> Result<Option
     let percent = |n: u64| 100.0 * n as f64 / d.count as f64;
     // A tick under the upper end of a class.
     let every = filled.len().div_ceil(10);
-    let ticks = filled.iter().enumerate().filter(|(i, _)| (filled.len() - 1 - i) % every == 0);
+    let ticks =
+        filled.iter().enumerate().filter(|(i, _)| (filled.len() - 1 - i).is_multiple_of(every));
     let figure = Columns {
         figure: w.id,
         bars: filled.iter().map(|c| percent(c.1)).collect(),
