@@ -48,8 +48,8 @@ fn a_small_trace_by_hand() {
     for line in ["1   37.5 %", "2   50.0 %", "4   62.5 %", "87.5 %", "37.5 % of 4 KiB"] {
         assert!(text.contains(line), "{line} in\n{text}");
     }
-    assert!(text.contains("up to     maps    share"), "{text}");
-    assert!(text.contains("128 ns        1   33.3 %"), "{text}");
+    assert!(text.contains("up to  maps    share"), "{text}");
+    assert!(text.contains("128 ns     1   33.3 %"), "{text}");
 }
 
 #[test]
