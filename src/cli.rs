@@ -211,8 +211,14 @@ pub struct Info {
     /// Trace; `sample` = the embedded sample.
     pub trace: PathBuf,
     /// As JSON.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "plots")]
     pub json: bool,
+    /// Also plot, as text: working set, reuse distances, lifetimes of maps, bursts.
+    #[arg(long)]
+    pub plots: bool,
+    /// Write the plots and numbers as one self-contained page.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 /// `ioasim report`.

@@ -55,6 +55,19 @@ pub fn assemble(
     checksum: Checksum,
     runs: Vec<RunResult>,
 ) -> Result<Document> {
+    Ok(Document::new(version(), trace_section(reader, checksum)?, runs))
+}
+
+/// This program.
+pub fn version() -> Version {
+    Version { ioasim: VERSION.into(), git: option_env!("IOASIM_GIT").map(Into::into) }
+}
+
+/// Facts about a trace.
+///
+/// # Errors
+/// The trace file cannot be read again for its checksum.
+pub fn trace_section(reader: &TraceReader, checksum: Checksum) -> Result<TraceSection> {
     let meta = reader.meta();
     let totals = &meta.totals;
     let json = serde_json::to_value(meta)?;
@@ -73,7 +86,7 @@ pub fn assemble(
         recorded.insert("shadow_ops".into(), shadow_ops);
     }
     let (path, sha256) = checksum.finish()?;
-    let trace = TraceSection {
+    Ok(TraceSection {
         path,
         sha256,
         events: totals.events,
@@ -106,10 +119,7 @@ pub fn assemble(
             ("attaches", "attachments"),
             ("table_changes_by_adjacency", "domains of maps and unmaps, by adjacency"),
         ]),
-    };
-    let version =
-        Version { ioasim: VERSION.into(), git: option_env!("IOASIM_GIT").map(Into::into) };
-    Ok(Document::new(version, trace, runs))
+    })
 }
 
 fn hash(path: &Path) -> Result<String> {

@@ -41,6 +41,7 @@ mod read;
 pub mod study;
 mod summary;
 mod tables;
+pub mod trace_info;
 mod write;
 
 pub use csv::runs_csv;

@@ -76,7 +76,11 @@ pub(crate) fn write_texts(dir: &Path, texts: &[(String, String)]) -> Result<Writ
 ///
 /// The folder does not exist or cannot be written to, or the disk is full.
 pub fn write_json(path: &Path, document: &Document) -> Result<()> {
-    let text = document.to_json()?;
+    write_text(path, &document.to_json()?)
+}
+
+/// Writes one file, complete or not at all; its folder must exist.
+pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),

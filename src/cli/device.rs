@@ -114,14 +114,17 @@ pub struct Nic {
     /// Flows, evenly on the cores.
     #[arg(long, default_value_t = NicOptions::default().flows)]
     flows: usize,
-    /// MTU and ring size in packets, from the driver's start to now.
-    #[arg(long, value_name = "MTU:PACKETS,...", value_delimiter = ',', value_parser = setting)]
+    /// MTU and ring size in packets, from the driver's start to now; with flows, a run between.
+    #[arg(long, value_name = "MTU:PACKETS[:FLOWS],...", value_delimiter = ',', value_parser = setting)]
     #[arg(default_value = "1500:1024,4000:1024,4000:256")]
     history: Vec<RingSetting>,
     /// Pages of an old ring given back while a CPU takes one for the new ring.
     #[arg(long, value_name = "PAGES", default_value_t = NicOptions::default().close_rate)]
     #[arg(allow_negative_numbers = true)]
     close_rate: f64,
+    /// The receiving core's own queue sends acknowledgements, not one that the flow's hash chooses.
+    #[arg(long)]
+    send_by_core: bool,
     /// Rate at which packets arrive.
     #[arg(long, value_name = "GB/S", default_value_t = NicOptions::default().gbps)]
     #[arg(allow_negative_numbers = true)]
@@ -165,6 +168,7 @@ impl Nic {
             flows: self.flows,
             history: self.history.clone(),
             close_rate: self.close_rate,
+            send_by_flow: !self.send_by_core,
             gbps: self.gbps,
             acks: self.acks,
             burst: self.burst.unwrap_or(NicOptions::default().burst),
@@ -413,9 +417,14 @@ fn member(text: &str) -> Result<Member, String> {
     Ok(Member { tenants, device })
 }
 
-/// `MTU:PACKETS`.
+/// `MTU:PACKETS[:FLOWS]`.
 fn setting(text: &str) -> Result<RingSetting, String> {
-    let numbers = text.split_once(':').and_then(|(m, p)| Some((m.parse().ok()?, p.parse().ok()?)));
-    let (mtu, packets) = numbers.ok_or("write it as MTU:PACKETS, for example 4000:256")?;
-    Ok(RingSetting { mtu, packets })
+    let numbers: Option<Vec<u64>> = text.split(':').map(|n| n.parse().ok()).collect();
+    match numbers.as_deref() {
+        Some([mtu, packets]) => Ok(RingSetting { mtu: *mtu, packets: *packets, flows: 0 }),
+        Some([mtu, packets, flows]) => {
+            Ok(RingSetting { mtu: *mtu, packets: *packets, flows: *flows as usize })
+        }
+        _ => Err("write it as MTU:PACKETS or MTU:PACKETS:FLOWS, for example 4000:256".into()),
+    }
 }

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use ioasim_reports::TraceSection;
+use ioasim_reports::trace_info::{Distribution, Part, Reuse, TraceInfo, write_trace_info};
 use ioasim_traces::import::{BundleInputs, ImportReport, Inputs, Options, import_to_file};
-use ioasim_traces::stats::TraceStats;
+use ioasim_traces::stats::{Spread, TraceStats};
 
 use crate::cli::{Import, Info};
 use crate::drive;
@@ -78,10 +80,56 @@ fn describe(report: &ImportReport) -> String {
 pub fn info(args: &Info) -> Result<()> {
     let reader = drive::open(Some(&args.trace))?;
     let stats = TraceStats::collect(&reader)?;
-    let text = if args.json {
-        serde_json::to_string_pretty(&stats)? + "\n"
-    } else {
-        stats.render_text(80)
+    let mut text = match args.json {
+        true => serde_json::to_string_pretty(&stats)? + "\n",
+        false => stats.render_text(80),
     };
+    if args.plots {
+        text += "\n";
+        text += &stats.render_plots(80);
+    }
+    if let Some(page) = &args.html {
+        let section = crate::document::trace_section(
+            &reader,
+            crate::document::Checksum::start(Some(&args.trace)),
+        )?;
+        write_trace_info(page, &page_of(&stats, section))?;
+    }
     super::print(text.as_bytes())
+}
+
+/// The page's contents.
+fn page_of(stats: &TraceStats, trace: TraceSection) -> TraceInfo {
+    let spread = |s: &Spread| Distribution {
+        count: s.count,
+        mean: s.mean,
+        p50: s.p50,
+        p90: s.p90,
+        p99: s.p99,
+        max: s.max,
+        classes: s.classes.iter().map(|c| (c.up_to, c.count)).collect(),
+    };
+    let l = &stats.locality;
+    let reuse = |unit: &str, firsts, s| Reuse { unit: unit.into(), firsts, distances: spread(s) };
+    let made_up = &stats.provenance.synthetic;
+    TraceInfo {
+        version: crate::document::version(),
+        trace,
+        made_up: made_up.iter().map(|s| format!("{}, seed {}", s.workload, s.seed)).collect(),
+        all_made_up: made_up.iter().any(|s| s.guest),
+        accesses: stats.recorded.dma,
+        devices: stats.devices.len() as u64,
+        domains: stats.domains.iter().filter(|d| d.domain.is_some()).count() as u64,
+        working_set: l
+            .working_set
+            .iter()
+            .map(|i| Part { time_ns: i.time_ns, accesses: i.accesses, pages: i.pages })
+            .collect(),
+        reuse: [
+            reuse("4 KiB pages", l.first_accesses_4k, &l.reuse_distance_4k),
+            reuse("2 MiB regions", l.first_accesses_2m, &l.reuse_distance_2m),
+        ],
+        lifetime_ns: spread(&stats.maps.lifetime_ns),
+        bursts: spread(&l.burst_accesses),
+    }
 }

@@ -31,32 +31,37 @@ fn argument(name: &str, default: f64) -> f64 {
     std::env::args().find_map(find).unwrap_or(default)
 }
 
+/// What happened before a run: the runs of the paper's figures in their order,
+/// 5, 10, 20 and 40 flows, then rings of 256 to 2,048, each after a reset of the
+/// driver (MTU 1,500, ring 1,024) and the setting of the MTU.
+fn history(runs_before: usize, ring: u64) -> Vec<RingSetting> {
+    let at = |mtu, packets, flows| RingSetting { mtu, packets, flows };
+    let runs = [(256, 5), (256, 10), (256, 20), (256, 40), (256, 5), (512, 5), (1024, 5)];
+    let reset = [at(1500, 1024, 0), at(4000, 1024, 0)];
+    let mut all = Vec::new();
+    for (ring, flows) in &runs[..runs_before] {
+        all.extend(reset);
+        all.push(at(4000, *ring, *flows));
+    }
+    all.extend(reset);
+    all.push(at(4000, ring, 0));
+    all
+}
+
 fn trace(row: usize) -> DeviceTrace {
     let (flows, ring, gbps, acks, ..) = ROWS[row];
-    let at = |mtu, packets| RingSetting { mtu, packets };
-    // One boot: the sweep of ring sizes, then the sweep of flows.
-    let mut history = vec![at(1500, 1024), at(4000, 1024)];
-    let last = if row == 0 { 256 } else { ring };
-    history.extend(
-        [256, 512, 1024, 2048]
-            .into_iter()
-            .filter(|&r| ring == 256 || r <= last)
-            .map(|r| at(4000, r)),
-    );
-    if ring == 256 {
-        if argument("between", 0.0) > 0.0 {
-            history.push(at(1500, 1024));
-        }
-        history.push(at(4000, 256));
-    }
+    // The row's place among the runs; that of 5 flows and a ring of 256 was
+    // run twice, and the first counts.
+    let before = if row < 4 { row } else { row + 1 };
     let nic = NicOptions {
         flows,
         acks,
         gbps,
-        history,
+        history: history(before, ring),
         // A flow's window: its share of the rate, over a round trip (A).
         burst: (gbps * argument("rtt", 100e3) / 8.0 / flows as f64).min(65_536.0) as u64,
-        close_rate: argument("close", 3.05),
+        close_rate: argument("close", 2.75),
+        send_by_flow: argument("by-flow", 1.0) > 0.0,
         warm_up: argument("warm", 4e6) as u64,
         moderation: argument("moderation", 32.0) as u64,
         send_ns: argument("send", 16e3) as u64,
@@ -104,10 +109,11 @@ fn distances(row: usize) {
     all.drain(..all.len() / 2);
     all.sort_unstable();
     let n = all.len();
+    let ones = all.iter().filter(|&&d| d == 1).count() as f64 / n as f64;
     let mean = all.iter().sum::<usize>() as f64 / n as f64;
     let (flows, ring, ..) = ROWS[row];
     println!(
-        "{flows} flows, ring {ring}: {n} distances, mean {mean:.1}, median {}, 90 % {}, max {}, {} regions",
+        "{flows} flows, ring {ring}: {n} distances, mean {mean:.1}, median {}, 90 % {}, max {}, {} regions, ones {ones:.3}",
         all[n / 2],
         all[n * 9 / 10],
         all[n - 1],
@@ -210,7 +216,7 @@ fn main() {
     for row in (0..7).filter(|&r| only < 0.0 || r as f64 == only) {
         if what == "misses" {
             misses(row)
-        } else if row == 3 || row == 6 {
+        } else if [0, 3, 6].contains(&row) {
             distances(row)
         }
     }

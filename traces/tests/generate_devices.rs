@@ -97,7 +97,7 @@ fn lazy() -> Unmap {
 fn nic() -> NicOptions {
     NicOptions {
         cores: 2,
-        history: vec![RingSetting { mtu: 4000, packets: 256 }],
+        history: vec![RingSetting { mtu: 4000, packets: 256, flows: 0 }],
         warm_up: 2000,
         ..NicOptions::default()
     }
@@ -254,7 +254,10 @@ proptest! {
     ) {
         let kernel = if new { Kernel::V6_12 } else { Kernel::V6_0 };
         let dma = DmaOptions { kernel, cpus, unmap, caching_mode, bits: 48 };
-        let history = vec![RingSetting { mtu: 1500, packets: 128 }, RingSetting { mtu, packets }];
+        let history = vec![
+            RingSetting { mtu: 1500, packets: 128, flows: 3 },
+            RingSetting { mtu, packets, flows: 0 },
+        ];
         let nic = NicOptions {
             cores: cpus, flows: 7, history, gbps, acks, recycle, warm_up: 500, ..NicOptions::default()
         };

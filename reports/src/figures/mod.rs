@@ -4,6 +4,7 @@
 mod axis;
 mod bars;
 mod canvas;
+mod columns;
 mod curves;
 mod devices;
 mod hit_rate;
@@ -12,13 +13,16 @@ mod miss_causes;
 mod palette;
 mod shadow_time;
 mod shadow_work;
+mod shares;
 mod timeline;
 mod timing;
 mod walk_reads;
 
+pub(crate) use columns::Columns;
 pub(crate) use curves::{Curve, Curves};
 pub(crate) use palette::Slot;
 pub(crate) use palette::{PATTERNS, slot_class, slots};
+pub(crate) use shares::Shares;
 pub(crate) use timing::timing;
 
 use crate::document::Document;

@@ -16,6 +16,11 @@ const SLOTS: [&str; 10] = ["n0", "n1", "h0", "h1", "h2", "s0", "s1", "s2", "s3",
 pub(crate) struct Slot(u8);
 
 impl Slot {
+    /// The first of two things that are no configurations: blue, a plain line.
+    pub(crate) const FIRST: Slot = Slot(2);
+    /// The second: orange, dashed.
+    pub(crate) const SECOND: Slot = Slot(5);
+
     /// The slot of a parent-change policy, or of no policy: the reverse maps
     /// are blue, like hardware; what looks at everything is warm.
     pub(crate) fn of_policy(name: &str) -> Slot {

@@ -20,11 +20,12 @@ use crate::document::Document;
 use crate::error::{Error, Result};
 
 /// Templates by name; all are HTML.
-const TEMPLATES: [(&str, &str); 5] = [
+const TEMPLATES: [(&str, &str); 6] = [
     ("page.html", include_str!("templates/page.html")),
     ("section.html", include_str!("templates/section.html")),
     ("provenance.html", include_str!("templates/provenance.html")),
     ("study.html", include_str!("templates/study.html")),
+    ("trace_info.html", include_str!("templates/trace_info.html")),
     ("macros.html", include_str!("templates/macros.html")),
 ];
 

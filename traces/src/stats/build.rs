@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hdrhistogram::Histogram;
 use ioasim_events::{Chunk, DomainId, Event, Flags, Kind, PAGE_SHIFT, Pasid, Requester, Scope};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::extents::{Extents, span};
 use super::locality::Collector;
+use super::values::Values;
 use super::{
     DeviceStats, DomainStats, Inferred, Invalidations, MapStats, Pages, ParentStats, Recorded,
-    Reuse, SizeClass, Spread, TraceStats,
+    Reuse, SizeClass, TraceStats,
 };
 use crate::file::Meta;
 
@@ -66,40 +66,6 @@ struct Domain {
     outputs: FxHashSet<u64>,
     extents: Extents,
     peak_pages: u64,
-}
-
-/// Values of a distribution; 3 digits, any range.
-#[derive(Debug)]
-pub(super) struct Values(Histogram<u64>);
-
-impl Default for Values {
-    fn default() -> Values {
-        // Fails only for more than 5 digits.
-        Values(Histogram::new(3).expect("3 digits are allowed"))
-    }
-}
-
-impl Values {
-    pub(super) fn add(&mut self, value: u64) {
-        // The histogram grows as needed; up to this value it never fails.
-        let _ = self.0.record(value.min(1 << 62));
-    }
-
-    pub(super) fn spread(&self) -> Spread {
-        let h = &self.0;
-        if h.is_empty() {
-            return Spread::default();
-        }
-        Spread {
-            count: h.len(),
-            mean: h.mean(),
-            min: h.min(),
-            p50: h.value_at_quantile(0.5),
-            p90: h.value_at_quantile(0.9),
-            p99: h.value_at_quantile(0.99),
-            max: h.max(),
-        }
-    }
 }
 
 fn share(part: u64, whole: u64) -> Option<f64> {

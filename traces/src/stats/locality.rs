@@ -5,8 +5,7 @@ use ioasim_events::{Event, PAGE_SHIFT};
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
-use super::Spread;
-use super::build::Values;
+use super::values::{Spread, Values};
 
 /// Intervals of the working set.
 const INTERVALS: u64 = 60;

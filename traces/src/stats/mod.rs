@@ -7,8 +7,10 @@
 mod build;
 mod extents;
 mod locality;
+mod plots;
 mod render;
 mod table;
+mod values;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +18,7 @@ use serde::Serialize;
 
 pub use build::StatsBuilder;
 pub use locality::{Interval, Locality};
+pub use values::{Class, Spread};
 
 use crate::Result;
 use crate::file::{Meta, TraceReader};
@@ -139,25 +142,6 @@ pub struct Invalidations {
     pub page_covered_pages: u64,
     /// Of the physical IOMMU (`host_invalidate` events).
     pub host: u64,
-}
-
-/// Distribution of a quantity; its unit is in the field's name.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Spread {
-    /// Number of values.
-    pub count: u64,
-    /// Arithmetic mean.
-    pub mean: f64,
-    /// Smallest.
-    pub min: u64,
-    /// Median; percentiles are exact to 3 digits.
-    pub p50: u64,
-    /// 90th percentile.
-    pub p90: u64,
-    /// 99th percentile.
-    pub p99: u64,
-    /// Largest.
-    pub max: u64,
 }
 
 /// Maps of one size class.
@@ -298,5 +282,12 @@ impl TraceStats {
     /// Tables as text of at most `width` columns, at least 72.
     pub fn render_text(&self, width: usize) -> String {
         render::render(self, width.max(72))
+    }
+
+    /// Plots as text of at most `width` columns, at least 72: working set over
+    /// time, reuse distances, lifetimes of maps, bursts. Empty if the trace has
+    /// neither accesses nor ended maps.
+    pub fn render_plots(&self, width: usize) -> String {
+        plots::render(self, width.max(72))
     }
 }

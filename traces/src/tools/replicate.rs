@@ -1,7 +1,7 @@
 //! A trace as many tenants: each runs it, at its own time, with devices,
 //! domains and memory of its own.
 //!
-//! The events are laid down decoded in a temporary file beside the output (96
+//! The events are laid down decoded in a temporary file beside the output (72
 //! bytes each), so that every tenant can read at its own place; memory is a few
 //! KiB per tenant.
 

@@ -44,8 +44,8 @@ impl Ring {
         out.events.push(dma.side.dma(now, right, iova + offset, self.entry, gpa + offset));
     }
 
-    /// IOVAs of its pages.
-    pub fn iovas(&self) -> impl Iterator<Item = u64> {
-        self.pages.iter().map(|p| p.0)
+    /// IOVA and GPA of its pages.
+    pub fn pages(&self) -> &[(u64, u64)] {
+        &self.pages
     }
 }

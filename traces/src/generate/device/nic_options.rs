@@ -1,0 +1,154 @@
+//! Parameters of a NIC's receive side.
+
+use super::history::RingSetting;
+use crate::generate::error::{OptionError, limit};
+use crate::generate::linux::DmaOptions;
+
+/// Parameters of a NIC's receive side. Tags: R read in the source named, A
+/// assumption.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NicOptions {
+    /// Cores that receive, CPUs 0 to n - 1. Default 5 (R: Fast & Safe).
+    pub cores: usize,
+    /// Channels, CPUs 0 to n - 1: rings that exist and are filled, most of them
+    /// without traffic. Default: a channel per CPU (R: mlx5
+    /// `mlx5e_build_nic_params`).
+    pub channels: Option<usize>,
+    /// Flows, evenly on the cores (aRFS). Default 5 (R: Fast & Safe).
+    pub flows: usize,
+    /// Ring size and MTU, and what they were before, with runs in between; the
+    /// last is in force while the trace runs. Default 1,500/1,024 (R: the driver's), then
+    /// 4,000/1,024, then 4,000/256 (R: Fast & Safe's scripts set the MTU, then
+    /// the ring).
+    pub history: Vec<RingSetting>,
+    /// Pages of an old ring that one CPU gives back while every other takes one
+    /// for the new ring. Default 2.75 (A, fitted; see `docs/generating.md`).
+    pub close_rate: f64,
+    /// An acknowledgement leaves by a queue that the flow's hash chooses, and is
+    /// unmapped on that queue's CPU; otherwise both are the receiving core's.
+    /// Default true (A; Fast & Safe, section 2.2: "allocation and free calls by
+    /// different cores").
+    pub send_by_flow: bool,
+    /// Rate at which packets arrive, Gb/s. Default 100 (R: Fast & Safe).
+    pub gbps: f64,
+    /// Acknowledgements per 4 KiB received. Default 0.044 (R: Fast & Safe, 5
+    /// flows).
+    pub acks: f64,
+    /// Bytes of one flow that arrive in a row. Default 65,536: a segmentation
+    /// offload's largest packet (R: `GSO_MAX_SIZE`); less if the congestion
+    /// window is smaller.
+    pub burst: u64,
+    /// Packets after which an interrupt is raised at the latest. Default 32 (A;
+    /// mlx5 adapts it).
+    pub moderation: u64,
+    /// Pages received, per core, before the trace begins: what mixes the
+    /// caches. Default 4,000,000 (A: about 10 s at 13 Gb/s per core).
+    pub warm_up: u64,
+    /// Share of pages that stay mapped and are posted again (page pool).
+    /// Default 0 for nic-mlx5 (R: Fast & Safe unmaps all), 0.95 for
+    /// nic-recycle (A).
+    pub recycle: f64,
+    /// ns that a core needs to unmap and invalidate a page. Default 700 (A).
+    pub unmap_ns: u64,
+    /// ns to map a page. Default 350 (A).
+    pub map_ns: u64,
+    /// ns to handle a packet. Default 400 (A).
+    pub packet_ns: u64,
+    /// ns from an acknowledgement's map to the end of its moderation. Default
+    /// 16,000 (R: `MLX5E_PARAMS_DEFAULT_TX_CQ_MODERATION_USEC`).
+    pub send_ns: u64,
+}
+
+impl Default for NicOptions {
+    fn default() -> NicOptions {
+        let at = |mtu, packets| RingSetting { mtu, packets, flows: 0 };
+        NicOptions {
+            cores: 5,
+            channels: None,
+            flows: 5,
+            history: vec![at(1500, 1024), at(4000, 1024), at(4000, 256)],
+            close_rate: 2.75,
+            send_by_flow: true,
+            gbps: 100.0,
+            acks: 0.044,
+            burst: 65_536,
+            moderation: 32,
+            warm_up: 4_000_000,
+            recycle: 0.0,
+            unmap_ns: 700,
+            map_ns: 350,
+            packet_ns: 400,
+            send_ns: 16_000,
+        }
+    }
+}
+
+impl NicOptions {
+    pub(super) fn check(&self, dma: &DmaOptions) -> Result<(), OptionError> {
+        if !(1..=dma.cpus).contains(&self.cores) {
+            return Err(limit("--cores", self.cores, "at least 1 and at most --cpus"));
+        }
+        let channels = self.channels.unwrap_or(dma.cpus);
+        if !(self.cores..=dma.cpus).contains(&channels) {
+            return Err(limit("--channels", channels, "at least --cores and at most --cpus"));
+        }
+        if !(1..=1 << 20).contains(&self.flows) {
+            return Err(limit("--flows", self.flows, "1 to 1048576"));
+        }
+        if self.history.is_empty() || self.history.len() > 64 {
+            return Err(limit("--history", self.history.len(), "1 to 64 settings"));
+        }
+        for s in &self.history {
+            if !(64..=9978).contains(&s.mtu) {
+                return Err(limit("--mtu", s.mtu, "64 to 9978 bytes"));
+            }
+            if !(64..=8192).contains(&s.packets) {
+                return Err(limit("--ring", s.packets, "64 to 8192 packets"));
+            }
+            if s.flows > 1 << 20 {
+                return Err(limit("--history", s.flows, "at most 1048576 flows"));
+            }
+        }
+        if !(0.0..=1000.0).contains(&self.close_rate) {
+            return Err(limit("--close-rate", self.close_rate, "from 0 to 1000"));
+        }
+        if !(self.gbps > 0.0 && self.gbps <= 10_000.0) {
+            return Err(limit("--gbps", self.gbps, "above 0 and at most 10000 Gb/s"));
+        }
+        for (option, share) in [("--acks", self.acks), ("--recycle", self.recycle)] {
+            if !(0.0..=1.0).contains(&share) {
+                return Err(limit(option, share, "from 0 to 1"));
+            }
+        }
+        if !(1..=1 << 30).contains(&self.burst) {
+            return Err(limit("--burst", self.burst, "1 byte to 1G"));
+        }
+        if self.warm_up > 1 << 32 {
+            return Err(limit("--warm-up", self.warm_up, "at most 4294967296 pages"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn parameters(&self) -> Vec<(&'static str, String)> {
+        let history: Vec<String> =
+            self.history.iter().map(|s| format!("{}:{}:{}", s.mtu, s.packets, s.flows)).collect();
+        vec![
+            ("cores", self.cores.to_string()),
+            ("channels", self.channels.map_or("cpus".into(), |c| c.to_string())),
+            ("flows", self.flows.to_string()),
+            ("history_mtu_bytes_ring_packets_flows", history.join(" ")),
+            ("close_rate", self.close_rate.to_string()),
+            ("send_by_flow", self.send_by_flow.to_string()),
+            ("rate_gbps", self.gbps.to_string()),
+            ("acks_per_page", self.acks.to_string()),
+            ("burst_bytes", self.burst.to_string()),
+            ("moderation_packets", self.moderation.to_string()),
+            ("warm_up_pages_per_core", self.warm_up.to_string()),
+            ("recycled_share", self.recycle.to_string()),
+            ("unmap_ns", self.unmap_ns.to_string()),
+            ("map_ns", self.map_ns.to_string()),
+            ("packet_ns", self.packet_ns.to_string()),
+            ("send_ns", self.send_ns.to_string()),
+        ]
+    }
+}
