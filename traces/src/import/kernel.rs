@@ -86,8 +86,11 @@ fn look<L: LineSource>(mut lines: L) -> Result<Shown> {
     let mut shown = Shown::default();
     while let Some(line) = lines.next_line()? {
         shown.lines += 1;
-        if shown.table_changes && !submitted::tells_submit(line.bytes) {
-            // Only descriptors are still to be seen.
+        if shown.table_changes
+            && !submitted::tells_submit(line.bytes)
+            && (shown.flushes || !cache_tags::tells_flush(line.bytes))
+        {
+            // Only invalidations are still to be seen.
             continue;
         }
         match ftrace_line::parse(line.bytes) {

@@ -9,6 +9,9 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 use super::super::bytes::Cursor;
 use super::super::desc::Descriptor;
@@ -44,6 +47,12 @@ impl Flush {
 /// True for the names of such events.
 pub(super) fn is_flush(name: &[u8]) -> bool {
     matches!(name, b"cache_tag_flush_range" | b"cache_tag_flush_range_np" | b"cache_tag_flush_all")
+}
+
+/// True if a line may be such an event.
+pub(super) fn tells_flush(line: &[u8]) -> bool {
+    static FLUSH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("cache_tag_flush_"));
+    FLUSH.find(line).is_some()
 }
 
 /// Reads the text of an event: `Some(None)` for a device TLB's tag, `None` if
@@ -119,7 +128,7 @@ impl<L: LineSource> Tagged<L> {
 impl<L: LineSource> LineSource for Tagged<L> {
     fn next_line(&mut self) -> Result<Option<Line<'_>>> {
         let Some(line) = self.lines.next_line()? else { return Ok(None) };
-        if self.as_they_are || memchr::memmem::find(line.bytes, b"cache_tag_flush_").is_none() {
+        if self.as_they_are || !tells_flush(line.bytes) {
             return Ok(Some(line));
         }
         let Ok((prefix, name, text)) = ftrace_line::split(line.bytes) else {

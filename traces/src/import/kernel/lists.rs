@@ -8,8 +8,9 @@ use rustc_hash::FxHashMap;
 use super::super::desc::mix;
 use super::dma_line::{List, MAX_PIECES};
 
-/// Pieces of lists kept at most, of 16 bytes: 64 MB.
-const MAX_KEPT: usize = 1 << 22;
+/// Pieces of lists kept at most, with what each list takes beside: 69,905 lists of one piece, more than
+/// all queues of an NVMe controller have commands.
+const MAX_KEPT: usize = 1 << 20;
 /// What a list takes beside its pieces, in pieces.
 const OVERHEAD: usize = 14;
 
