@@ -8,12 +8,14 @@
 //! ```
 //! Further arguments `name=value` change parameters; see the code.
 
+#[path = "../tests/generate_common/fast_and_safe.rs"]
+mod fast_and_safe;
+
 use std::collections::HashMap;
 
+use fast_and_safe::{history, reuse};
 use ioasim_events::{Flags, Kind};
-use ioasim_traces::generate::{
-    DeviceKind, DeviceTrace, DmaOptions, Kernel, NicOptions, RingSetting,
-};
+use ioasim_traces::generate::{DeviceKind, DeviceTrace, DmaOptions, Kernel, NicOptions};
 
 /// Flows, ring, Gb/s, acknowledgements per page; IOTLB and L3 misses per page.
 const ROWS: [(usize, u64, f64, f64, f64, f64); 7] = [
@@ -29,23 +31,6 @@ const ROWS: [(usize, u64, f64, f64, f64, f64); 7] = [
 fn argument(name: &str, default: f64) -> f64 {
     let find = |a: String| a.strip_prefix(name)?.strip_prefix('=')?.parse().ok();
     std::env::args().find_map(find).unwrap_or(default)
-}
-
-/// What happened before a run: the runs of the paper's figures in their order,
-/// 5, 10, 20 and 40 flows, then rings of 256 to 2,048, each after a reset of the
-/// driver (MTU 1,500, ring 1,024) and the setting of the MTU.
-fn history(runs_before: usize, ring: u64) -> Vec<RingSetting> {
-    let at = |mtu, packets, flows| RingSetting { mtu, packets, flows };
-    let runs = [(256, 5), (256, 10), (256, 20), (256, 40), (256, 5), (512, 5), (1024, 5)];
-    let reset = [at(1500, 1024, 0), at(4000, 1024, 0)];
-    let mut all = Vec::new();
-    for (ring, flows) in &runs[..runs_before] {
-        all.extend(reset);
-        all.push(at(4000, *ring, *flows));
-    }
-    all.extend(reset);
-    all.push(at(4000, ring, 0));
-    all
 }
 
 fn trace(row: usize) -> DeviceTrace {
@@ -78,46 +63,17 @@ fn trace(row: usize) -> DeviceTrace {
     }
 }
 
-/// LRU stack distances of 2 MiB regions over successive receive allocations.
+/// Reuse distances of a row.
 fn distances(row: usize) {
-    let mut order: Vec<(u64, bool)> = Vec::new();
-    let mut at: HashMap<u64, usize> = HashMap::new();
-    trace(row)
-        .visit(&mut |e| {
-            match e.kind {
-                Kind::Map if e.time_ns > 0 => {
-                    at.insert(e.addr >> 12, order.len());
-                    order.push((e.addr >> 21, false));
-                }
-                Kind::Dma if e.flags.has(Flags::WRITE) => {
-                    at.get(&(e.addr >> 12)).into_iter().for_each(|&i| order[i].1 = true);
-                }
-                _ => {}
-            }
-            Ok(())
-        })
-        .expect("nothing fails here");
-    let mut stack: Vec<u64> = Vec::new();
-    let mut all = Vec::new();
-    for (region, _) in order.iter().filter(|o| o.1) {
-        if let Some(i) = stack.iter().rposition(|r| r == region) {
-            all.push(stack.len() - i);
-            stack.remove(i);
-        }
-        stack.push(*region);
-    }
-    all.drain(..all.len() / 2);
-    all.sort_unstable();
-    let n = all.len();
+    let reuse = reuse(&trace(row));
+    let [mean, median, most] = reuse.measures();
+    let (all, n) = (&reuse.distances, reuse.distances.len());
     let ones = all.iter().filter(|&&d| d == 1).count() as f64 / n as f64;
-    let mean = all.iter().sum::<usize>() as f64 / n as f64;
     let (flows, ring, ..) = ROWS[row];
     println!(
-        "{flows} flows, ring {ring}: {n} distances, mean {mean:.1}, median {}, 90 % {}, max {}, {} regions, ones {ones:.3}",
-        all[n / 2],
-        all[n * 9 / 10],
+        "{flows} flows, ring {ring}: {n} distances, mean {mean:.1}, median {median}, 90 % {most}, max {}, {} regions, ones {ones:.3}",
         all[n - 1],
-        stack.len()
+        reuse.regions
     );
 }
 

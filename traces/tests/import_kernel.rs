@@ -7,6 +7,7 @@ mod import_common;
 use std::collections::{BTreeMap, BTreeSet};
 
 use import_common::fixture;
+use import_common::texts::{lines_with, without};
 use ioasim_events::{Event, Flags, Kind};
 use ioasim_traces::import::{
     ImportReport, Inputs, MemoryLines, MemorySink, Options, import_to_file, kernel_trace,
@@ -18,16 +19,6 @@ fn import(text: &[u8]) -> (ImportReport, MemorySink) {
     let open = || Ok(MemoryLines::new("kernel", text));
     let (report, _) = kernel_trace(open, &mut sink, &mut Options::default()).unwrap();
     (report, sink)
-}
-
-fn without(text: &[u8], what: &[&str]) -> Vec<u8> {
-    let text = std::str::from_utf8(text).unwrap();
-    let kept = text.lines().filter(|l| !what.iter().any(|w| l.contains(w)));
-    kept.fold(String::new(), |all, l| all + l + "\n").into_bytes()
-}
-
-fn lines_with(text: &[u8], what: &str) -> u64 {
-    std::str::from_utf8(text).unwrap().lines().filter(|l| l.contains(what)).count() as u64
 }
 
 fn of(sink: &MemorySink, kind: Kind) -> Vec<&Event> {

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use import_common::fixture;
+use import_common::texts::{lines_with, without};
 use ioasim_events::{Event, Kind};
 use ioasim_traces::import::{
     ImportReport, Inputs, MemoryLines, MemorySink, Options, import_to_file, kernel_trace,
@@ -19,16 +20,6 @@ fn import(text: &[u8]) -> (ImportReport, MemorySink) {
     let (report, _) = kernel_trace(open, &mut sink, &mut Options::default()).unwrap();
     assert_eq!(report.count("lines_damaged"), 0, "{:?}", report.damaged);
     (report, sink)
-}
-
-fn without(text: &[u8], what: &[&str]) -> Vec<u8> {
-    let text = std::str::from_utf8(text).unwrap();
-    let kept = text.lines().filter(|l| !what.iter().any(|w| l.contains(w)));
-    kept.fold(String::new(), |all, l| all + l + "\n").into_bytes()
-}
-
-fn lines_with(text: &[u8], what: &str) -> u64 {
-    std::str::from_utf8(text).unwrap().lines().filter(|l| l.contains(what)).count() as u64
 }
 
 /// Domain, page and output of each mapped page, in order.

@@ -28,7 +28,7 @@ pub(super) struct Page {
 
 /// A table whose first `labels` columns are text and whose others are numbers.
 #[derive(Serialize)]
-pub(super) struct Table {
+pub(crate) struct Table {
     pub caption: String,
     pub labels: usize,
     pub columns: Vec<String>,

@@ -16,6 +16,9 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
 use minijinja::{AutoEscape, Environment};
 
+pub(crate) use context::Table;
+pub(crate) use section::Drawn;
+
 use crate::document::Document;
 use crate::error::{Error, Result};
 

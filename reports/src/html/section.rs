@@ -48,7 +48,7 @@ struct Compared {
 
 /// A figure as the template needs it.
 #[derive(Serialize)]
-pub(super) struct Drawn {
+pub(crate) struct Drawn {
     id: String,
     title: String,
     caption: Vec<Piece>,
@@ -118,7 +118,8 @@ impl Section {
         let mut figures = figures::all(document, &runs)?;
         let devices = devices_table(&mut figures);
         let names: Vec<&str> = runs.iter().map(|r| r.name.as_str()).collect();
-        let drawn = figures.into_iter().map(|f| Drawn::new(&id, &names, f)).collect();
+        let drawn =
+            figures.into_iter().map(|f| Drawn::new(format!("{id}-{}", f.id), &names, f)).collect();
         let rows =
             findings(document).into_iter().map(|f| (f.lead, pieces(&f.text, &names))).collect();
         Ok(Section {
@@ -146,9 +147,10 @@ impl Section {
 }
 
 impl Drawn {
-    pub(super) fn new(section: &str, names: &[&str], f: Figure) -> Drawn {
+    /// `names` of configurations are kept together in the caption.
+    pub(crate) fn new(id: String, names: &[&str], f: Figure) -> Drawn {
         Drawn {
-            id: format!("{section}-{}", f.id),
+            id,
             table: Table::of(f.table, f.title.clone()),
             title: f.title,
             caption: pieces(&f.caption, names),

@@ -33,7 +33,9 @@ pub(super) fn timing(section: &str, runs: &[Named<'_>]) -> Result<Option<Timing>
     let names: Vec<&str> = runs.iter().map(|r| r.name.as_str()).collect();
     let timed = || runs.iter().filter_map(|r| Some((r.name.as_str(), r.run.timing.as_ref()?)));
     let summary = crate::summary::timing(runs);
-    let drawn = figures::timing(runs)?.into_iter().map(|f| Drawn::new(section, &names, f));
+    let drawn = figures::timing(runs)?
+        .into_iter()
+        .map(|f| Drawn::new(format!("{section}-{}", f.id), &names, f));
     Ok(Some(Timing {
         meaning: MEANING,
         summary: summary.into_iter().map(|f| (f.lead, pieces(&f.text, &names))).collect(),

@@ -11,31 +11,9 @@ use serde::Serialize;
 pub use data::{Distribution, Part, Reuse, TraceInfo};
 
 use crate::error::Result;
-use crate::figures::{DataTable, Figure};
 use crate::format::{clean, duration, plural, short_count, thousands};
-use crate::html::{CSS, JS, markup, render};
+use crate::html::{CSS, Drawn, JS, Table, markup, render};
 use crate::write::write_text;
-
-#[derive(Serialize)]
-struct Table {
-    caption: String,
-    labels: usize,
-    columns: Vec<String>,
-    rows: Vec<Vec<String>>,
-}
-
-#[derive(Serialize)]
-struct Drawn {
-    id: &'static str,
-    title: String,
-    /// In pieces, none of which is a configuration's name.
-    caption: Vec<(String, bool)>,
-    note: String,
-    wide: Value,
-    narrow: Value,
-    readout: Option<String>,
-    table: Table,
-}
 
 #[derive(Serialize)]
 struct Page<'a> {
@@ -56,22 +34,6 @@ struct Page<'a> {
     importer: &'a str,
     notes: &'a [String],
     sources: Vec<(String, String, String, String)>,
-}
-
-fn drawn(f: Figure) -> Drawn {
-    let DataTable { columns, rows } = f.table;
-    Drawn {
-        id: f.id,
-        table: Table { caption: f.title.clone(), labels: 1, columns, rows },
-        title: f.title,
-        caption: vec![(f.caption, false)],
-        note: f.note,
-        wide: markup(f.wide),
-        narrow: markup(f.narrow),
-        readout: f.readout.map(|r| {
-            format!("{:.4} {:.4} {:.4} {:.4}", r.wide.0, r.wide.1, r.narrow.0, r.narrow.1)
-        }),
-    }
 }
 
 fn spreads(info: &TraceInfo) -> Table {
@@ -126,7 +88,10 @@ pub fn trace_info_html(info: &TraceInfo) -> Result<String> {
             (plural(info.devices as usize, "device", "devices"), ""),
             (plural(info.domains as usize, "domain", "domains"), ""),
         ],
-        figures: figures::all(info)?.into_iter().map(drawn).collect(),
+        figures: figures::all(info)?
+            .into_iter()
+            .map(|f| Drawn::new(f.id.to_owned(), &[], f))
+            .collect(),
         spreads: spreads(info),
         kinds: Table {
             caption: "Events by kind".into(),

@@ -158,10 +158,7 @@ impl<L: LineSource, S: EventSink> Import<L, S> {
                     self.diag.damaged(self.lines.path(), number, reason)?;
                 }
             }
-            if self.counts.lines.is_multiple_of(1 << 16) {
-                let (done, total) = self.lines.progress();
-                options.tick(self.lines.path(), done, total)?;
-            }
+            options.tick_lines(&self.lines, self.counts.lines)?;
         }
         let mut left: Vec<u32> = self.pending.keys().copied().collect();
         left.sort_unstable();

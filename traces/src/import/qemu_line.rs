@@ -115,14 +115,9 @@ impl Event {
 /// Takes a line apart.
 #[inline]
 pub(crate) fn parse(bytes: &[u8]) -> (Stamp, Line<'_>) {
-    let mut c = Cursor::new(bytes);
-    let mut stamp = Stamp::default();
-    if bytes.first().is_some_and(u8::is_ascii_digit) {
-        match parse_stamp(&mut c) {
-            Some(s) => stamp = s,
-            None => return (stamp, Line::Damaged("time stamp cannot be read")),
-        }
-    }
+    let Some((stamp, c)) = behind_stamp(bytes) else {
+        return (Stamp::default(), Line::Damaged("time stamp cannot be read"));
+    };
     match frequent(c) {
         Some(event) => (stamp, Line::Event(event)),
         None => rare(bytes, c.rest(), stamp),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ioasim_events::{CachingMode, OutputSpace};
 use rustc_hash::FxHashMap;
 
+use super::lines::LineSource;
 use crate::{Error, Result};
 
 /// Limits and hooks of an import.
@@ -24,6 +25,15 @@ pub struct Options<'a> {
 impl Options<'_> {
     /// Default of [`Options::max_errors`].
     pub const MAX_ERRORS: u64 = 100;
+
+    /// [`Options::tick`] after every 65,536th of the lines read so far.
+    pub(crate) fn tick_lines(&mut self, lines: &impl LineSource, read: u64) -> Result<()> {
+        if !read.is_multiple_of(1 << 16) {
+            return Ok(());
+        }
+        let (done, total) = lines.progress();
+        self.tick(lines.path(), done, total)
+    }
 
     /// Tells the progress and looks at the cancel flag.
     pub(crate) fn tick(&mut self, path: &Path, done: u64, total: u64) -> Result<()> {

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod made;
+pub mod texts;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};

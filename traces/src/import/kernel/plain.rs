@@ -126,10 +126,7 @@ impl<L: LineSource, S: EventSink> Plain<L, S> {
             while self.waiting.len() > WAITING {
                 self.write_first()?;
             }
-            if self.counts.lines.is_multiple_of(1 << 16) {
-                let (done, total) = self.lines.progress();
-                options.tick(self.lines.path(), done, total)?;
-            }
+            options.tick_lines(&self.lines, self.counts.lines)?;
         }
         while !self.waiting.is_empty() {
             self.write_first()?;

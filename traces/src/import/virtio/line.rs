@@ -65,19 +65,7 @@ pub(super) fn parse(bytes: &[u8]) -> (Stamp, Line<'_>) {
     }
     let (stamp, parsed) = qemu_line::parse(bytes);
     let line = match parsed {
-        qemu_line::Line::Other(name) => match name.strip_prefix(b"virtio_iommu_") {
-            Some(tail) => {
-                // The name stands behind the stamp, and its text behind it.
-                let at = memchr::memmem::find(bytes, name).unwrap_or(0) + name.len();
-                let mut c = Cursor::new(bytes.get(at + 1..).unwrap_or_default());
-                match event(tail, &mut c) {
-                    Some(Some(event)) => Line::Event(event),
-                    Some(None) => Line::Damaged("arguments of a known event cannot be read"),
-                    None => Line::Other(name),
-                }
-            }
-            None => Line::Other(name),
-        },
+        qemu_line::Line::Other(name) => Line::Other(name),
         qemu_line::Line::Event(e) if e.is_host_side() || matches!(e, qemu_line::Event::Lost(_)) => {
             Line::Qemu(e)
         }

@@ -27,8 +27,9 @@ pub(super) fn print(text: &str, mut arguments: &[u8], swapped: bool, to: &mut Ve
             let Some((string, behind)) = behind.split_at_checked(length as usize) else {
                 return false;
             };
-            // A line end in a name would make two lines of one.
-            to.extend(string.iter().map(|b| if b.is_ascii_control() { b'?' } else { *b }));
+            // A line end in a name would make two lines of one, and no name of
+            // QEMU's is anything but printable ASCII.
+            to.extend(string.iter().map(|b| if (b' '..=b'~').contains(b) { *b } else { b'?' }));
             arguments = behind;
             continue;
         }

@@ -129,6 +129,17 @@ fn lines_of_a_log() {
     }
 }
 
+/// A string of the file can neither end its line nor be no text.
+#[test]
+fn strings_stay_in_their_line() {
+    let mut w = Writer::new(false, 4);
+    w.name(8, "vtd_inv_desc");
+    let forged = "iotlb\nx@1.0:\u{7f}\u{d8}";
+    w.event(8, 1, 1, &[Arg::Text(forged), Arg::Word(1), Arg::Word(2)]);
+    let line = "1@0.000000001:vtd_inv_desc invalidate desc type iotlb?x@1.0:??? high 0x1 low 0x2\n";
+    assert_eq!(text(&w.bytes, 64).unwrap(), line);
+}
+
 #[test]
 fn cut_anywhere() {
     let whole = sample(false);
@@ -187,7 +198,9 @@ proptest::proptest! {
         let at = MAGIC_BYTES + at % (bytes.len() - MAGIC_BYTES);
         bytes[at] = byte;
         bytes.extend(tail);
-        let _ = text(&bytes, 100);
+        if let Ok(text) = text(&bytes, 100) {
+            proptest::prop_assert!(text.is_ascii());
+        }
     }
 }
 
