@@ -1,7 +1,7 @@
 //! What has been referenced before: tells cold misses and misses caused by
 //! invalidations apart from the rest.
 
-use super::{Key, Tag};
+use super::{Key, Sizes, Tag};
 use crate::events::Perm;
 
 /// Pages per block of history.
@@ -96,6 +96,8 @@ pub struct History {
     state: Vec<u8>,
     /// Per tag: number of invalidations of the whole tag.
     tag_epoch: Vec<u32>,
+    /// Sizes of the pages referenced so far: invalidations skip the others.
+    sizes: Sizes,
 }
 
 impl History {
@@ -118,6 +120,7 @@ impl History {
             Some(block) => block,
             None => {
                 self.state.resize(self.state.len() + BLOCK, 0);
+                self.sizes = self.sizes.with(key.size());
                 self.blocks.add(number, epoch)
             }
         };
@@ -162,8 +165,15 @@ impl History {
         }
     }
 
-    /// An invalidation covers the pages of `size` of `tag` from page number
-    /// `first` to `last`.
+    /// An invalidation covers the bytes of `tag` from `start` to `last`.
+    pub fn invalidate_range(&mut self, tag: Tag, start: u64, last: u64) {
+        for size in self.sizes {
+            self.invalidate(Key::new(tag, size, start), Key::new(tag, size, last));
+        }
+    }
+
+    /// An invalidation covers the pages of one size and tag from `first` to
+    /// `last`.
     pub fn invalidate(&mut self, first: Key, last: Key) {
         let (first, last) = (first.bits(), last.bits());
         let (low, high) = (first / BLOCK as u64, last / BLOCK as u64);

@@ -394,25 +394,31 @@ impl<S: Store> Iotlb<S> {
         if addr >> ADDRESS_BITS != 0 {
             return None;
         }
-        for size in self.store.sizes() {
-            let key = Key::new(tag, size, addr);
-            if let Some(entry) = self.store.get(key) {
-                if !entry.perm().allows(needed) {
-                    self.denied = true;
-                    continue;
-                }
-                if let Some(reference) = &mut self.reference
-                    && reference.get(key).is_none()
-                {
-                    reference.insert_absent(key, entry);
-                }
-                if let Some(prefetched) = &mut self.prefetched {
-                    prefetched.used(key, entry.perm());
-                }
-                return Some(entry.out() | addr & (size.bytes() - 1));
-            }
+        let mut sizes = self.store.sizes();
+        if sizes.is_4k_only() {
+            return self.lookup_size(tag, PageSize::Size4K, addr, needed);
         }
-        None
+        sizes.find_map(|size| self.lookup_size(tag, size, addr, needed))
+    }
+
+    /// As [`Iotlb::lookup`], among pages of one size.
+    #[inline(always)]
+    fn lookup_size(&mut self, tag: Tag, size: PageSize, addr: u64, needed: Perm) -> Option<u64> {
+        let key = Key::new(tag, size, addr);
+        let entry = self.store.get(key)?;
+        if !entry.perm().allows(needed) {
+            self.denied = true;
+            return None;
+        }
+        if let Some(reference) = &mut self.reference
+            && reference.get(key).is_none()
+        {
+            reference.insert_absent(key, entry);
+        }
+        if let Some(prefetched) = &mut self.prefetched {
+            prefetched.used(key, entry.perm());
+        }
+        Some(entry.out() | addr & (size.bytes() - 1))
     }
 
     /// Inserts the translation that a miss's walk found for the page `key`.
@@ -493,10 +499,7 @@ impl<S: Store> Iotlb<S> {
         if range.start >= range.end {
             return 0;
         }
-        for size in PageSize::ALL {
-            let first = Key::new(tag, size, range.start);
-            self.history.invalidate(first, Key::new(tag, size, range.end - 1));
-        }
+        self.history.invalidate_range(tag, range.start, range.end - 1);
         let history = &mut self.history;
         let gone = self.store.invalidate(tag, range, &mut |key| history.invalidate(key, key));
         if let Some(reference) = &mut self.reference {

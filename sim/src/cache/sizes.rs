@@ -10,6 +10,21 @@ const BY_BIT: [PageSize; 4] =
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes(u8);
 
+impl Sizes {
+    /// These and one more.
+    #[inline]
+    #[must_use]
+    pub fn with(self, size: PageSize) -> Sizes {
+        Sizes(self.0 | 1 << size as u8)
+    }
+
+    /// True if 4 KiB is the only size.
+    #[inline(always)]
+    pub fn is_4k_only(self) -> bool {
+        self.0 == 1 << PageSize::Size4K as u8
+    }
+}
+
 impl Iterator for Sizes {
     type Item = PageSize;
 

@@ -35,7 +35,7 @@ impl<S: Store> Engine<S> {
             }
             Kind::HostInvalidate => {
                 if self.host_invalidations {
-                    self.hardware_invalidate(e);
+                    self.hardware_invalidate(self.reach(e), e.flags);
                 }
             }
             Kind::ParentMap => self.parent_map(e),
@@ -100,13 +100,13 @@ impl<S: Store> Engine<S> {
     }
 
     /// Drops what an invalidation of the physical IOMMU reaches.
-    pub(super) fn hardware_invalidate(&mut self, e: &Event) {
-        match self.reach(e) {
+    pub(super) fn hardware_invalidate(&mut self, reach: Option<Reach>, flags: Flags) {
+        match reach {
             Some(Reach::Page(id, range)) => {
                 for tag in &self.spaces.get(id).tags {
                     self.iotlb.invalidate(*tag, range);
                 }
-                if !e.flags.has(Flags::LEAF_ONLY) {
+                if !flags.has(Flags::LEAF_ONLY) {
                     self.caches.invalidate_stage1(Tag(id.0), range.start, range.end);
                 }
             }

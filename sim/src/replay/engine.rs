@@ -15,7 +15,8 @@ use super::{ReplayError, Run};
 use crate::cache::{Cached, Filled, Iotlb, Key, Store, Tag};
 use crate::config::{Config, InvalidationEncoding, Nesting};
 use crate::events::{
-    Chunk, DomainId, Flags, Kind, OutputSpace, PageSize, Pasid, Perm, Requester, TraceInfo,
+    Chunk, DomainId, Flags, Kind, OutputSpace, PAGE_SHIFT, PageSize, Pasid, Perm, Requester,
+    TraceInfo,
 };
 use crate::parent::Parent;
 use crate::parent_change::Kind as ChangeKind;
@@ -216,7 +217,17 @@ impl<S: Store> Engine<S> {
         }
         let columns = chunk.addr[range.clone()].iter().zip(&chunk.flags[range.clone()]);
         let mut hits = 0;
+        // Page and flags of the latest request, if it hit and nothing looks at
+        // hits one by one: again, it would hit again and change nothing.
+        let (skips, mut latest) = (!WATCHED && !passed && self.fetcher.is_none(), (u64::MAX, 0));
         for (i, (iova, flags)) in range.zip(columns) {
+            if (*iova as u64 >> PAGE_SHIFT, *flags) == latest {
+                hits += 1;
+                self.counters.diagnostics.fault_differences +=
+                    u64::from(Flags(*flags as u32).has(Flags::FAULT));
+                continue;
+            }
+            latest.0 = u64::MAX;
             let (iova, flags) = (*iova as u64, Flags(*flags as u32));
             let addr = if passed { self.passed_gpa(chunk, i, route) } else { Some(iova) };
             let Some(addr) = addr else {
@@ -230,6 +241,9 @@ impl<S: Store> Engine<S> {
             let (out, hit) = match self.iotlb.lookup(route.tag, addr, needed) {
                 Some(out) => {
                     hits += 1;
+                    if skips {
+                        latest = (iova >> PAGE_SHIFT, flags.0 as i32);
+                    }
                     if self.fetcher.is_some()
                         && let Some(used) = self.iotlb.first_use(Filled::NO_MISS)
                     {
@@ -268,7 +282,15 @@ impl<S: Store> Engine<S> {
     }
 
     /// Counts why the latest misses missed.
+    #[inline]
     pub(super) fn add_causes(&mut self) {
+        if !self.filled.is_empty() {
+            self.add_causes_of_some();
+        }
+    }
+
+    #[inline(never)]
+    fn add_causes_of_some(&mut self) {
         let (devices, total) = (&mut self.devices, &mut self.counters.iotlb.miss_causes);
         self.iotlb.causes(&mut self.filled, |filled, cause| {
             // The first use of a prefetched page is no miss.

@@ -180,10 +180,11 @@ impl<S: Store> Engine<S> {
         match self.config.nesting {
             Nesting::None => {}
             Nesting::Hardware => {
+                let reach = self.reach(e);
                 if !self.host_invalidations {
-                    self.hardware_invalidate(e);
+                    self.hardware_invalidate(reach, e.flags);
                 }
-                match self.reach(e) {
+                match reach {
                     Some(Reach::Page(id, r)) => {
                         let range = sync::Range { start: r.start, end: r.end };
                         self.completed(id, Some(range));

@@ -42,7 +42,8 @@ pub trait Replacement: Clone + std::fmt::Debug + Send {
 
     /// A policy for a cache of this shape. `seed` feeds random choices.
     fn new(shape: Shape, config: &Self::Config, seed: u64) -> Self;
-    /// The entry was referenced and was present.
+    /// The entry was referenced and was present. A second hit in a row on the
+    /// same entry changes nothing: a replay may leave it out.
     fn hit(&mut self, set: usize, way: usize);
     /// An entry was put into `way`.
     fn fill(&mut self, set: usize, way: usize);
