@@ -2,7 +2,6 @@
 
 use super::sizes::SizeCounts;
 use super::{Cache, Key, Tag, Value};
-use crate::events::PageSize;
 
 /// A set-associative LRU cache of `W` ways.
 ///
@@ -159,10 +158,7 @@ impl<V: Value, const W: usize> Cache<V> for LruSets<V, W> {
             return 0;
         }
         let mut removed = 0;
-        for size in PageSize::ALL {
-            if !self.holds(size) {
-                continue;
-            }
+        for size in self.sizes() {
             let (first, last) = (start >> size.shift(), (end - 1) >> size.shift());
             let gone = |k: Key| k.tag() == tag && k.size() == size && k.overlaps(start, end);
             if last - first >= self.sets.len() as u64 {

@@ -61,7 +61,7 @@ pub trait Cache<V>: Clone + std::fmt::Debug + Send {
 
     /// True if no entry is present.
     fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.sizes().is_none()
     }
 
     /// Page sizes of the entries present.
@@ -85,10 +85,7 @@ pub trait Cache<V>: Clone + std::fmt::Debug + Send {
             return 0;
         }
         let mut removed = 0;
-        for size in PageSize::ALL {
-            if !self.holds(size) {
-                continue;
-            }
+        for size in self.sizes() {
             let (first, last) = (start >> size.shift(), (end - 1) >> size.shift());
             if last - first >= self.capacity() as u64 {
                 removed += self

@@ -18,6 +18,12 @@ impl Sizes {
         Sizes(self.0 | 1 << size as u8)
     }
 
+    /// True if there is none.
+    #[inline(always)]
+    pub fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
     /// True if 4 KiB is the only size.
     #[inline(always)]
     pub fn is_4k_only(self) -> bool {

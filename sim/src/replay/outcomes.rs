@@ -102,6 +102,13 @@ impl Work {
         *self == Work::default()
     }
 
+    /// A number that is mostly another for other work, to choose a place by.
+    #[inline]
+    pub fn hash(&self) -> usize {
+        let shadow = (self.pte_reads + self.unmapped) * 3 + (self.mapped + self.map_calls) * 5;
+        (self.commands + self.traps * 7 + self.unmap_calls * 11 + shadow) as usize
+    }
+
     /// The totals until now.
     fn until(c: &Counters) -> Work {
         let sent = &c.guest.invalidations;

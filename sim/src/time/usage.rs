@@ -94,6 +94,18 @@ impl Usage {
         self.sojourn += now.0 as i128;
     }
 
+    /// A job came at `from`, was served at once and left at `until`, before
+    /// others that are in the books already or after them. Of one that came
+    /// before the start, only the time since then counts.
+    #[inline]
+    pub fn served(&mut self, from: Ps, until: Ps) {
+        let inside = until.since(from.max(self.start)).0;
+        self.arrivals += u64::from(from >= self.start);
+        self.departures += u64::from(until >= self.start);
+        self.busy.area += u128::from(inside);
+        self.sojourn += i128::from(inside);
+    }
+
     /// Jobs that came and have not left.
     pub fn inside(&self) -> u64 {
         self.inside

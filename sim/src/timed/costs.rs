@@ -19,6 +19,11 @@ pub enum Action {
     Parent,
 }
 
+impl Action {
+    /// Number of actions.
+    pub const COUNT: usize = 5;
+}
+
 /// The parts of an operation, in the order in which they happen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parts {

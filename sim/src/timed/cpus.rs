@@ -1,8 +1,8 @@
 //! Operations of vCPUs, in program order.
 
-use super::costs::Action;
+use super::costs::{Action, Parts};
 use super::observe::{Got, Observer, OpDone};
-use super::ops::{CpuOp, NONE, Op, What};
+use super::ops::{NONE, Op, What};
 use super::world::{Happens, World};
 use crate::replay::outcomes::Work;
 use crate::results::timing::VcpuTime;
@@ -113,22 +113,11 @@ impl<O: Observer> World<O> {
     pub(super) fn push_cpu(&mut self, cpu: u32, action: Action, work: &Work, arrival: Ps) -> u32 {
         self.make_room();
         self.cpu_ops_in += 1;
-        let more = match self.plain.get(action as usize) {
-            Some(plain) if work.is_nothing() => *plain,
-            _ => self.ops.cpu.put(CpuOp { action, parts: self.costs.parts(action, work) }),
-        };
+        let more = self.common.place(action, work, &self.costs, &mut self.ops.cpu);
         let at = self.ops.push(What::CPU, cpu, self.queue.now().max(arrival), self.measuring);
         self.ops.get_mut(at).more = more;
         self.observer.pushed(at);
         at
-    }
-
-    /// Puts down what maps and unmaps need that cause no work: most do not.
-    pub(super) fn put_plain(&mut self) {
-        for action in [Action::Map, Action::Unmap] {
-            let parts = self.costs.parts(action, &Work::default());
-            self.plain[action as usize] = self.ops.cpu.put(CpuOp { action, parts });
-        }
     }
 
     /// Puts an operation at the end of its vCPU's program.
@@ -165,7 +154,7 @@ impl<O: Observer> World<O> {
                 return;
             }
             if !parts.is_private() {
-                self.post(prepared + parts.trap, Happens::AtVmm(cpu));
+                self.enter_vmm(cpu, prepared + parts.trap);
                 return;
             }
             self.finish_op(cpu, prepared + parts.hardware);
@@ -200,19 +189,29 @@ impl<O: Observer> World<O> {
         self.observer.cpu_got(at, Got::Lock, now);
         let written = now + parts.enqueue;
         if parts.trap + parts.vmm > Ps::ZERO {
-            self.post(written + parts.trap, Happens::AtVmm(cpu));
+            self.enter_vmm(cpu, written + parts.trap);
         } else {
             self.post(written + parts.hardware, Happens::CpuDone(cpu));
         }
     }
 
-    pub(super) fn at_vmm(&mut self, cpu: u32, now: Ps) {
+    /// A vCPU's exit will reach the VMM at `at`.
+    fn enter_vmm(&mut self, cpu: u32, at: Ps) {
         let c = &mut self.cpus[cpu as usize];
-        c.since = now;
-        let at = c.first;
-        if self.ops.cpu(at).parts.vmm == Ps::ZERO {
-            return self.vmm_left(cpu, now);
+        c.since = at;
+        let op = c.first;
+        let Parts { vmm, hardware, .. } = self.ops.cpu(op).parts;
+        if vmm > Ps::ZERO && !self.vmm_never_waits {
+            return self.post(at, Happens::AtVmm(cpu));
         }
+        // It waits for nobody: when it is through is known now.
+        if vmm > Ps::ZERO {
+            self.observer.cpu_got(op, Got::Vmm, at);
+        }
+        self.post(at + vmm + hardware, Happens::CpuDone(cpu));
+    }
+
+    pub(super) fn at_vmm(&mut self, cpu: u32, now: Ps) {
         if let Admission::Started(cpu) = self.vmm.arrive(now, cpu) {
             self.vmm_starts(cpu, now);
         }
@@ -249,9 +248,12 @@ impl<O: Observer> World<O> {
     /// The operation at the front of a vCPU's program ends.
     pub(super) fn cpu_done(&mut self, cpu: u32, now: Ps) {
         let at = self.cpus[cpu as usize].first;
-        if self.ops.cpu(at).parts.locked
-            && let Some(next) = self.lock.depart(now)
-        {
+        let Parts { locked, vmm, .. } = self.ops.cpu(at).parts;
+        if vmm > Ps::ZERO && self.vmm_never_waits {
+            let came = self.cpus[cpu as usize].since;
+            self.vmm.usage.served(came, came + vmm);
+        }
+        if locked && let Some(next) = self.lock.depart(now) {
             self.handed_lock(next, now);
         }
         self.finish_op(cpu, now);
@@ -287,7 +289,7 @@ impl<O: Observer> World<O> {
             self.action_latency[op.action as usize].record(latency);
         }
         self.observer.op_done(&OpDone { at, cpu, op, start, done, measured });
-        if !self.plain.contains(&more) {
+        if !op.shared {
             self.ops.cpu.release(more);
         }
         self.ops.complete(at, done, &mut self.freed);

@@ -15,6 +15,7 @@
 //! What needs no shared resource is computed when it is read: a hit never
 //! touches the event queue. `docs/timing.md` says what is approximated.
 
+mod common;
 pub(crate) mod costs;
 mod cpus;
 pub mod device;

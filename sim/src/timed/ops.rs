@@ -53,6 +53,8 @@ pub struct Walking {
 pub struct CpuOp {
     /// What it does.
     pub action: Action,
+    /// Others use it, too: it is never released.
+    pub shared: bool,
     /// Its parts.
     pub parts: Parts,
 }

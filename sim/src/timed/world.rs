@@ -2,13 +2,14 @@
 
 use rustc_hash::FxHashMap;
 
+use super::common::Common;
 use super::costs::Costs;
 use super::cpus::Cpu;
 use super::device::DeviceCosts;
 use super::devices::{Device, DmaTimes, Fetching};
 use super::memory::Memory;
 use super::observe::{Observer, WalkDone};
-use super::ops::{NONE, Ops};
+use super::ops::Ops;
 use super::pages::Pages;
 use super::series::{Areas, QueueSeries};
 use super::stats::{DmaStats, HitRun};
@@ -74,9 +75,8 @@ pub(crate) struct World<O> {
     pub(super) times: DmaTimes,
     pub(super) devices: Vec<Device>,
     pub(super) cpus: Vec<Cpu>,
-    /// Places of what maps and unmaps need that cause no work, by
-    /// [`Action`](super::costs::Action), which has them first.
-    pub(super) plain: [u32; 2],
+    /// What the usual operations of vCPUs need.
+    pub(super) common: Common,
     pub(super) walkers: Walkers,
     pub(super) memory: Memory,
     /// Reads left, by walk (only with a limit on reads).
@@ -84,6 +84,9 @@ pub(crate) struct World<O> {
     /// The invalidation queues' locks.
     pub(super) lock: Station<u32>,
     pub(super) vmm: Station<u32>,
+    /// Who comes to the VMM holds an invalidation queue, as with hardware
+    /// nesting only commands need it, and there are no more queues than locks.
+    pub(super) vmm_never_waits: bool,
     /// Misses issued and not yet walked, by a hash of the page: 0 = a hit
     /// need not look for a pending walk.
     pub(super) pending: Box<[u16; PENDING]>,
@@ -124,7 +127,7 @@ const PENDING: usize = 4096;
 impl<O: Observer> World<O> {
     pub fn new(config: &Config, observer: O) -> World<O> {
         let t = &config.time;
-        let mut world = World {
+        World {
             observer,
             open_loop: t.mode == LoopMode::OpenLoop,
             translated: config.nesting != Nesting::None,
@@ -136,12 +139,14 @@ impl<O: Observer> World<O> {
             times: DmaTimes::new(t),
             devices: Vec::new(),
             cpus: Vec::new(),
-            plain: [NONE; 2],
+            common: Common::default(),
             walkers: Walkers::new(t.iommu.walkers, t.iommu.pending, t.iommu.coalescing),
             memory: Memory::new(&t.memory, t.iommu.walkers, config.seed),
             reads_left: Vec::new(),
             lock: Station::new(t.invalidation.queues, None),
             vmm: Station::new(t.vmm.locks, None),
+            vmm_never_waits: config.nesting == Nesting::Hardware
+                && (t.vmm.locks == 0 || (1..=t.vmm.locks).contains(&t.invalidation.queues)),
             pending: Box::new([0; PENDING]),
             fetches: FxHashMap::default(),
             paging: FxHashMap::default(),
@@ -164,9 +169,7 @@ impl<O: Observer> World<O> {
             cpu_ops_done: 0,
             stuck: 0,
             config: t.clone(),
-        };
-        world.put_plain();
-        world
+        }
     }
 
     #[inline]
