@@ -358,16 +358,16 @@ impl<O: Observer> World<O> {
         }
         let reads = self.walkers.reads(walk);
         self.observer.walk_done(&WalkDone { started, reads, measured: self.measuring }, now);
-        let (mut walked, mut starts) =
-            (std::mem::take(&mut self.walked), std::mem::take(&mut self.starts));
-        self.walkers.finish(now, walk, &mut walked, &mut starts);
-        for w in walked.drain(..) {
-            self.observer.walk_served(&w, now);
-            self.was_walked(w, now);
+        self.walkers.finish(now, walk, &mut self.walked, &mut self.starts);
+        for i in 0..self.walked.len() {
+            let served = self.walked[i];
+            self.observer.walk_served(&served, now);
+            self.was_walked(served, now);
         }
-        for start in starts.drain(..) {
-            self.start_walk(start, now);
+        for i in 0..self.starts.len() {
+            self.start_walk(self.starts[i], now);
         }
-        (self.walked, self.starts) = (walked, starts);
+        self.walked.clear();
+        self.starts.clear();
     }
 }

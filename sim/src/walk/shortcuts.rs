@@ -153,10 +153,8 @@ impl<N: Cache<NodeRef>, L: Cache<Cached>> Lookup for Shortcuts<N, L> {
     #[inline(always)]
     fn nested(&mut self, gpa: u64) -> Option<Leaf> {
         let cache = self.nested.as_mut()?;
-        for size in PageSize::ALL {
-            if cache.holds(size)
-                && let Some(entry) = cache.get(Key::new(PARENT, size, gpa))
-            {
+        for size in cache.sizes() {
+            if let Some(entry) = cache.get(Key::new(PARENT, size, gpa)) {
                 return Some(Leaf { out: entry.out(), size, perm: entry.perm() });
             }
         }
