@@ -84,6 +84,23 @@ fn texts() -> Done {
     for (i, at) in [0.0, 0.2, 0.5, 0.9].into_iter().enumerate() {
         put("virtio_iommu", &format!("{i}"), &piece(&log, at, LINES))?;
     }
+    let vmm = fixture("shadow-nvme-a.vmm.qemu.log")?;
+    for (i, at) in [0.0, 0.3, 0.8].into_iter().enumerate() {
+        let host = with(&vmm[(vmm.len() as f64 * at) as usize..], &["vfio_"], LINES);
+        put("host_log", &format!("vfio-{i}"), &host)?;
+    }
+    // Made up after backends/iommufd.c of QEMU 10.2.
+    let iommufd = b"1@0.000001:iommufd_backend_connect fd=8 owned=1 users=1\n\
+        1@0.000002:iommufd_backend_alloc_ioas  iommufd=8 ioas=2\n\
+        1@0.000003:iommufd_backend_map_dma  iommufd=8 ioas=2 iova=0x0 size=0x80000000 addr=0x7f0000000000 readonly=0 (0)\n\
+        1@0.000004:iommufd_backend_unmap_dma  iommufd=8 ioas=2 iova=0x0 size=0x1000 (0)\n\
+        1@0.000005:iommufd_backend_unmap_dma_non_exist  Unmap nonexistent mapping: iommufd=8 ioas=2 iova=0x0 size=0x1000 (0)\n\
+        1@0.000006:iommufd_backend_free_id  iommufd=8 id=2 (0)\n";
+    put("host_log", "iommufd", iommufd)?;
+    for name in ["amd", "smmu", "virtio", "vmm"] {
+        let trace = fixture(&format!("simple-{name}.trace"))?;
+        put("qemu_simple", name, &trace[..trace.len().min(4096)])?;
+    }
     let kernel = [
         ("kernel_ftrace", "linux-6.12-dma.ftrace.txt"),
         ("trace_cmd_report", "trace-cmd-report.txt"),

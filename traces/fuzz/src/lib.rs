@@ -119,6 +119,14 @@ pub fn virtio(data: &[u8]) -> Option<(ImportReport, Checked)> {
     done.ok().map(|(report, _)| (report, sink))
 }
 
+/// A log of VFIO and iommufd.
+pub fn host(data: &[u8]) -> Option<(ImportReport, Checked)> {
+    let mut sink = Checked::default();
+    let lines = MemoryLines::new("log", data);
+    let done = import::host_log(lines, &mut sink, &mut options(data));
+    done.ok().map(|(report, _)| (report, sink))
+}
+
 /// A kernel's trace alone.
 pub fn kernel(data: &[u8]) -> Option<(ImportReport, Checked)> {
     let mut sink = Checked::default();
