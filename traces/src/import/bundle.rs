@@ -285,9 +285,12 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink>
             Lane::Guest => self.guest.window.front().is_none_or(|r| {
                 r.kind != FtKind::Submit || r.peer == NONE || r.peer < self.vmm_window.head()
             }),
-            Lane::Vmm => self.vmm_waits.is_none_or(|k| {
-                self.hypervisor.window.head() > k || self.hypervisor.window.len() == 0
-            }),
+            Lane::Vmm => {
+                !self.vmm_waits_for_host()
+                    && self.vmm_waits.is_none_or(|k| {
+                        self.hypervisor.window.head() > k || self.hypervisor.window.len() == 0
+                    })
+            }
             Lane::Hypervisor => self.hypervisor.window.front().is_none_or(|r| {
                 r.kind != FtKind::Submit || r.peer == NONE || r.peer < self.host_window.head()
             }),

@@ -21,6 +21,14 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink>
         time.saturating_add(offset)
     }
 
+    /// True if the VMM's head comes behind the hypervisor's on their machine's
+    /// clock, and that one waits for the host.
+    pub(super) fn vmm_waits_for_host(&self) -> bool {
+        let heads = (self.vmm_window.front(), self.hypervisor.window.front());
+        let (Some(vmm), Some(hypervisor)) = heads else { return false };
+        !self.ready(Lane::Hypervisor) && self.hypervisor_time_of_vmm(vmm.time) > hypervisor.time
+    }
+
     /// Writes what the VMM did before `rec`, the hypervisor's head.
     pub(super) fn write_vmm_before(&mut self, rec: &FtRec) -> Result<()> {
         loop {
