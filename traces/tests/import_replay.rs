@@ -131,6 +131,74 @@ fn bundle_concatenated() {
     assert_eq!(twice.count("dma_without_mapping"), 0);
 }
 
+/// `text` with `change` applied to the stamp of each line, in us: behind `tid@` in a QEMU log,
+/// before `: event:` in an ftrace.
+fn restamped(text: &[u8], change: impl Fn(u64) -> u64) -> Vec<u8> {
+    let mut out = String::new();
+    for line in std::str::from_utf8(text).unwrap().lines() {
+        let stamp = line.split(['@', ':', ' ']).find_map(|word| {
+            let (s, us) = word.split_once('.').filter(|(_, us)| us.len() == 6)?;
+            Some((word, s.parse::<u64>().ok()? * 1_000_000 + us.parse::<u64>().ok()?))
+        });
+        if let Some((word, us)) = stamp {
+            let us = change(us);
+            let new = format!("{}.{:06}", us / 1_000_000, us % 1_000_000);
+            out += &line.replacen(word, &new, 1);
+        } else {
+            out += line;
+        }
+        out.push('\n');
+    }
+    out.into_bytes()
+}
+
+/// The events without their times, and without the physical IOMMU's invalidations: those need not
+/// stand at the same place among events that do not depend on them.
+fn untimed(events: &[Event]) -> Vec<Event> {
+    let inside = events.iter().filter(|e| e.kind != Kind::HostInvalidate);
+    inside.map(|e| Event { time_ns: 0, ..*e }).collect()
+}
+
+/// The machine is paused while the guest boots. Its clocks lose what the clock source's counter
+/// wraps by (32 bits of 100 MHz), the host's goes on.
+#[test]
+fn bundle_of_a_paused_machine() {
+    const BOOTED_US: u64 = 1_795_404_183_000_000;
+    let texts = BUNDLE.map(|n| fixture(&format!("shadow-nvme-a.{n}")));
+    let (_, events) = check_bundle(&texts);
+    let [host, guest, vmm, hypervisor] = texts;
+    let host = restamped(&host, |us| if us < BOOTED_US { us } else { us + 42_949_672 });
+    let paused = [host, guest, vmm, hypervisor];
+    let (_, of_paused) = check_bundle(&paused);
+    assert_eq!(untimed(&of_paused), untimed(&events));
+    let (report, _) = import_bundle(&paused).unwrap();
+    assert_eq!(report.count("clock_steps"), 1);
+    assert!(report.count("clock_step_largest_ns").abs_diff(42_949_672_000) < 1_000_000_000);
+}
+
+/// A paused machine's clock stands still afterwards, and the VMM reads it 1 ms late: regions that
+/// VFIO is told about still stand before the maps and unmaps that they become.
+#[test]
+fn bundle_of_a_standing_clock() {
+    // The VMM's times of two looks of the guest's firmware at the device's BARs, and the same
+    // on the hypervisor's clock.
+    const VMM_US: std::ops::Range<u64> = 1_795_404_183_050_000..1_795_404_183_500_000;
+    const HYPERVISOR_US: std::ops::Range<u64> = 222_705_000..223_155_000;
+    let texts = BUNDLE.map(|n| fixture(&format!("shadow-nvme-a.{n}")));
+    let (_, events) = check_bundle(&texts);
+    let [host, guest, vmm, hypervisor] = texts;
+    let vmm = restamped(&vmm, |us| if VMM_US.contains(&us) { VMM_US.start + 1_000 } else { us });
+    let hypervisor =
+        restamped(
+            &hypervisor,
+            |us| if HYPERVISOR_US.contains(&us) { HYPERVISOR_US.start } else { us },
+        );
+    let standing = [host, guest, vmm, hypervisor];
+    let (_, of_standing) = check_bundle(&standing);
+    assert_eq!(untimed(&of_standing), untimed(&events));
+    assert!(import_bundle(&standing).unwrap().0.count("regions_moved_before_their_maps") > 10);
+}
+
 #[test]
 fn bundle_recording() {
     let Some(dir) = recordings() else { return };

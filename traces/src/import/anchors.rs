@@ -110,6 +110,10 @@ pub(crate) struct Aligner {
     pub(crate) resyncs: u64,
     /// Counts up when the sides are joined anew with other clocks.
     epoch: u64,
+    /// Times that one clock was found to have stepped against the other.
+    pub(crate) steps: u64,
+    /// The largest of these steps, ns.
+    pub(crate) largest_step: i64,
     /// Pairs of the last calls of [`Aligner::poll`].
     pairs: VecDeque<Pair>,
 }
@@ -144,6 +148,8 @@ impl Aligner {
             second_unmatched: 0,
             resyncs: 0,
             epoch: 0,
+            steps: 0,
+            largest_step: 0,
             pairs: VecDeque::new(),
         }
     }
@@ -410,13 +416,42 @@ impl Aligner {
         self.first.drain(..best.first);
         self.second.drain(..best.second);
         if !best.near {
-            self.offset = None;
+            self.clocks_stepped(best.median);
         }
         self.locked = true;
-        for _ in 0..best.take {
+        for done in 0..best.take {
+            if let Some(difference) = self.step_ahead(best.take - done) {
+                self.clocks_stepped(difference);
+            }
             self.take_pair();
         }
         true
+    }
+
+    /// The clocks' new difference if they stepped before the next `rest`
+    /// common tokens: a machine that is paused loses time (its clock source
+    /// wraps), and what is known about the clocks then holds no longer. One
+    /// late token is a delay; all of the next ones are not.
+    fn step_ahead(&self, rest: usize) -> Option<i64> {
+        let known = self.offset().filter(|_| self.timed && rest >= RUN_ALL)?;
+        let mut new = i64::MAX;
+        for (a, b) in self.first.iter().zip(&self.second).take(rest.min(EDIT_CHECK)) {
+            let difference = self.difference(a, b);
+            if difference.saturating_sub(known).saturating_abs() <= SLACK_NS {
+                return None;
+            }
+            new = new.min(difference);
+        }
+        Some(new)
+    }
+
+    /// Nothing is known any more about the clocks, whose difference is `new`.
+    fn clocks_stepped(&mut self, new: i64) {
+        if let Some(old) = self.offset.take() {
+            self.steps += 1;
+            let step = new.saturating_sub(old.value()).saturating_abs();
+            self.largest_step = self.largest_step.max(step);
+        }
     }
 }
 

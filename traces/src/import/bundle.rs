@@ -15,7 +15,12 @@
 //!   or unmap; the VMM goes on when that has returned;
 //! * what the hypervisor did before it submitted a descriptor stands before
 //!   the host's record of it, what it did afterwards behind it;
+//! * what the VMM did before the hypervisor on their machine's clock stands
+//!   before it, and a region that VFIO is told about before its maps and
+//!   unmaps (`vmm_first`);
 //! * a shadow map stands before the first access that needs it.
+
+mod vmm_first;
 
 use super::anchors::{Aligner, Token};
 use super::bundle_events::State;
@@ -239,8 +244,7 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink>
 
     /// Host time of the VMM's clock.
     fn host_time_of_vmm(&self, time: i64) -> i64 {
-        let offset = self.vmm_clock.near_offset(self.vmm_window.head()).unwrap_or(self.vmm_offset);
-        self.hypervisor.extrapolate(time.saturating_add(offset))
+        self.hypervisor.extrapolate(self.hypervisor_time_of_vmm(time))
     }
 
     /// The input whose head comes next.
@@ -281,9 +285,12 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink>
             Lane::Guest => self.guest.window.front().is_none_or(|r| {
                 r.kind != FtKind::Submit || r.peer == NONE || r.peer < self.vmm_window.head()
             }),
-            Lane::Vmm => self.vmm_waits.is_none_or(|k| {
-                self.hypervisor.window.head() > k || self.hypervisor.window.len() == 0
-            }),
+            Lane::Vmm => {
+                !self.vmm_waits_for_host()
+                    && self.vmm_waits.is_none_or(|k| {
+                        self.hypervisor.window.head() > k || self.hypervisor.window.len() == 0
+                    })
+            }
             Lane::Hypervisor => self.hypervisor.window.front().is_none_or(|r| {
                 r.kind != FtKind::Submit || r.peer == NONE || r.peer < self.host_window.head()
             }),
@@ -414,6 +421,7 @@ impl<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSink>
 
     fn write_hypervisor(&mut self) -> Result<()> {
         let Some(&rec) = self.hypervisor.window.front() else { return Ok(()) };
+        self.write_vmm_before(&rec)?;
         let time = self.hypervisor.extrapolate(rec.time);
         if rec.changes_table() {
             if rec.vmm != NONE {

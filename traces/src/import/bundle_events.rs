@@ -11,7 +11,7 @@ use super::iotlb::Iotlb;
 use super::lines::EventSink;
 use super::model::Model;
 use super::tables::{Range, Removed, Tables};
-use super::window::{FtKind, FtRec, LogRec, NONE, log_flags};
+use super::window::{FtKind, FtRec, LogKind, LogRec, NONE, log_flags};
 use crate::Result;
 
 /// Regions of guest RAM kept at most; machines have a few dozen.
@@ -48,6 +48,7 @@ pub(crate) struct BundleCounts {
     pub(crate) labels: u64,
     pub(crate) labels_unlike_qemu: u64,
     pub(crate) pulled: u64,
+    pub(crate) regions_pulled: u64,
     pub(crate) switches: u64,
 }
 
@@ -202,7 +203,7 @@ impl State {
             return;
         }
         let (start, end) = (rec.a, rec.b);
-        if rec.kind == super::window::LogKind::RegionDel {
+        if rec.kind == LogKind::RegionDel {
             self.regions.retain(|(s, e)| *s < start || *e > end);
         } else if self.regions.len() < MAX_REGIONS {
             self.regions.push((start, end));
@@ -212,6 +213,23 @@ impl State {
     fn in_region(&self, rec: &FtRec) -> bool {
         let last = rec.a + (rec.size - 1);
         self.regions.iter().any(|(s, e)| *s <= rec.a && last <= *e)
+    }
+
+    /// What VFIO must have been told before a map or unmap of the parent's
+    /// table in the hypervisor, if it was not.
+    pub(crate) fn awaited_region(&self, rec: &FtRec, told: Option<u32>) -> Option<LogKind> {
+        let other = told.is_some_and(|d| !self.scan.guest_domain.contains_key(&d));
+        if other || self.shadowed || rec.vmm != NONE || !rec.changes_table() {
+            return None;
+        }
+        let (page, pages) = page_span(rec.a, rec.size);
+        match (rec.kind, self.in_region(rec)) {
+            (FtKind::Map, false) => Some(LogKind::RegionRam),
+            (FtKind::Unmap, true) if self.parent.live_pages(PARENT, page, pages) > 0 => {
+                Some(LogKind::RegionDel)
+            }
+            _ => None,
+        }
     }
 
     /// A map or unmap in the hypervisor.

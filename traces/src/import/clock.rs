@@ -94,13 +94,16 @@ impl Segments {
         self.seams.push_back(index);
     }
 
-    /// Record `index` was found in the other input.
-    pub(crate) fn pair(&mut self, index: u64, epoch: u64, offset: i64) {
+    /// Record `index` was found in the other input. If a clock stepped
+    /// somewhere behind the pair before it: the records among which the new
+    /// segment begins, for [`Segments::begin`].
+    pub(crate) fn pair(&mut self, index: u64, epoch: u64, offset: i64) -> Option<(u64, u64)> {
+        let before = self.last_pair.replace(index);
         match self.list.back_mut().filter(|_| self.epoch == epoch) {
             Some(segment) => segment.offset = offset,
             None => {
                 self.epoch = epoch;
-                let mut from = self.last_pair.map_or(0, |i| i + 1);
+                let mut from = before.map_or(0, |i| i + 1);
                 let mut seam = false;
                 while let Some(&at) = self.seams.front().filter(|s| **s <= index) {
                     self.seams.pop_front();
@@ -111,9 +114,17 @@ impl Segments {
                     self.list.pop_front();
                 }
                 self.list.push_back(Segment { from, seam, offset });
+                return before.filter(|_| !seam).map(|i| (i, index));
             }
         }
-        self.last_pair = Some(index);
+        None
+    }
+
+    /// The last segment begins at record `from`.
+    pub(crate) fn begin(&mut self, from: u64) {
+        if let Some(last) = self.list.back_mut() {
+            last.from = from;
+        }
     }
 
     /// The clocks' difference at record `index`, if it is known there.
@@ -179,6 +190,17 @@ mod tests {
         assert!(s.starts_over(29, 30) && !s.starts_over(30, 99) && !s.starts_over(10, 29));
         s.forget(30);
         assert_eq!(s.offset(29), None);
+    }
+
+    #[test]
+    fn segments_follow_steps() {
+        let mut s = Segments::default();
+        assert_eq!(s.pair(10, 1, 100), None);
+        assert_eq!(s.pair(20, 1, 90), None);
+        assert_eq!(s.pair(40, 2, 900), Some((20, 40)));
+        assert_eq!((s.offset(20), s.offset(21)), (Some(90), Some(900)));
+        s.begin(33);
+        assert_eq!((s.offset(32), s.offset(33)), (Some(90), Some(900)));
     }
 
     #[test]

@@ -181,8 +181,11 @@ impl<L: LineSource> Joined<L> {
             if let Some(r) = self.window.get_mut(pair.second.index) {
                 r.peer = pair.first.index;
             }
-            if timed {
-                self.segments.pair(pair.second.index, pair.epoch, pair.offset);
+            if timed
+                && let Some((from, to)) =
+                    self.segments.pair(pair.second.index, pair.epoch, pair.offset)
+            {
+                self.segments.begin(self.window.behind_longest_pause(from, to));
             }
         }
     }

@@ -195,6 +195,14 @@ fn count<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSin
         "hypervisor_descriptors_not_joined",
         b.hypervisor.pairing.descriptors().map_or(0, |p| p.second_unmatched),
     );
+    // Rare, so counted only where there are some.
+    let descriptors = [b.guest.pairing.descriptors(), b.hypervisor.pairing.descriptors()];
+    for aligner in descriptors.into_iter().flatten().chain([&b.shadow_ops]) {
+        report.clocks_stepped(aligner.steps, aligner.largest_step);
+    }
+    if c.regions_pulled > 0 {
+        report.counts.insert("regions_moved_before_their_maps".into(), c.regions_pulled);
+    }
     report.child_levels = b.vmm.levels;
     report.caching_mode = CachingMode::On;
 }

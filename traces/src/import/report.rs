@@ -105,6 +105,16 @@ impl ImportReport {
         self.counts.get(name).copied().unwrap_or(0)
     }
 
+    /// Counts steps of one input's clock against another's, the largest in
+    /// ns. Both numbers are left out where there are none.
+    pub(crate) fn clocks_stepped(&mut self, steps: u64, largest_ns: i64) {
+        if steps > 0 {
+            *self.counts.entry("clock_steps".into()).or_default() += steps;
+            let largest = self.counts.entry("clock_step_largest_ns".into()).or_default();
+            *largest = (*largest).max(largest_ns.unsigned_abs());
+        }
+    }
+
     /// Share of the guest's map and unmap events whose domain is known, in
     /// percent: (by evidence or a unique choice, including best guesses).
     /// `None` without such events.

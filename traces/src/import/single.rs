@@ -224,6 +224,9 @@ fn count<L: LineSource, F: LineSource, S: EventSink>(
             add("unmaps_joined", v.unmaps);
         }
     }
+    if let Some(a) = g.pairing.descriptors() {
+        report.clocks_stepped(a.steps, a.largest_step);
+    }
     // Without descriptors nothing shows whether maps are announced.
     if g.pairing.descriptors().is_some() && g.caching.known() {
         report.caching_mode = if g.caching.on() { CachingMode::On } else { CachingMode::Off };

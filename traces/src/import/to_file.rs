@@ -263,6 +263,14 @@ fn remarks(report: &mut ImportReport) {
              check that both are of the same run."
         ));
     }
+    let steps = report.count("clock_steps");
+    if steps > 0 {
+        notes.push(format!(
+            "A clock stepped against another {steps} times, by up to {:.3} s (a machine was paused, or its clock set): \
+             order follows the common operations, times between the last one before and the first one after a step are guesses.",
+            report.count("clock_step_largest_ns") as f64 / 1e9
+        ));
+    }
     let seams = report.count("log_seams");
     if seams > 0 {
         notes.push(format!("The log's clock jumped back {seams} times; times go on where it was."));

@@ -194,6 +194,20 @@ impl FtWindow {
             .map(move |(i, r)| (base + (skip + i) as u64, r))
     }
 
+    /// The record behind the longest pause among records `from` to `to`.
+    pub(crate) fn behind_longest_pause(&self, from: u64, to: u64) -> u64 {
+        let mut longest = (i64::MIN, to);
+        let mut before = None;
+        for (index, rec) in self.from(from).take_while(|(i, _)| *i <= to) {
+            if let Some(time) = before.replace(rec.time)
+                && rec.time - time > longest.0
+            {
+                longest = (rec.time - time, index);
+            }
+        }
+        longest.1
+    }
+
     /// Records before `index`, nearest first.
     pub(crate) fn before(&self, index: u64) -> impl Iterator<Item = (u64, &FtRec)> {
         let n = (index.saturating_sub(self.base) as usize).min(self.recs.len());
