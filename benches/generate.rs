@@ -44,8 +44,8 @@ fn generate(c: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter(|| {
                 let mut sum = 0u64;
-                let all = trace.visit(&mut |e| {
-                    sum = sum.wrapping_add(e.addr ^ e.time_ns);
+                let all = trace.visit_batches(&mut |events| {
+                    sum = events.iter().fold(sum, |sum, e| sum.wrapping_add(e.addr ^ e.time_ns));
                     Ok(())
                 });
                 all.expect("nothing fails here");

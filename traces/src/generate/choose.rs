@@ -9,6 +9,7 @@ use super::options::Distribution;
 
 /// A number below `n`, each alike to one part in 2^64 / n; independent of the
 /// random library's version.
+#[inline]
 pub(crate) fn below(rng: &mut Pcg64, n: u64) -> u64 {
     ((u128::from(rng.next_u64()) * u128::from(n)) >> 64) as u64
 }

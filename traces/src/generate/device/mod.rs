@@ -44,6 +44,14 @@ pub(crate) trait Device: std::fmt::Debug {
     /// [`now`](Device::now).
     fn step(&mut self, out: &mut Out);
 
+    /// Takes steps until there are so many events or nothing more is to come;
+    /// one call for many steps, which are then known to the compiler.
+    fn fill(&mut self, out: &mut Out, events: usize) {
+        while out.events.len() < events && !self.ended() {
+            self.step(out);
+        }
+    }
+
     /// True if there is nothing more to come.
     fn ended(&self) -> bool {
         false

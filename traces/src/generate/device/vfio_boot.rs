@@ -89,6 +89,13 @@ enum Phase {
     Run,
 }
 
+/// A run of pages of memory: its place in 2 MiB, its bytes, where it lies.
+type Run = (u64, u64, u64);
+
+/// Runs of 2 MiB that accesses have asked for; a block's place is its number
+/// modulo this.
+const KNOWN: usize = 256;
+
 /// The VMM and its guest's device. Outputs of memory: a function of the place,
 /// so that nothing has to be kept for each page.
 #[derive(Debug)]
@@ -100,6 +107,8 @@ pub(super) struct VfioBoot {
     /// Drawn once: whether and where each 2 MiB lie.
     salt: u64,
     phase: Phase,
+    /// Blocks of 2 MiB and their runs, as worked out last.
+    known: Vec<(u64, Vec<Run>)>,
     now: f64,
 }
 
@@ -109,7 +118,8 @@ impl VfioBoot {
         let salt = below(&mut rng, u64::MAX);
         let phase = Phase::Map(0);
         let frames = Frames::new(options.frame_bits());
-        VfioBoot { options, side, rng, frames, salt, phase, now: 0.0 }
+        let known = vec![(u64::MAX, Vec::new()); KNOWN];
+        VfioBoot { options, side, rng, frames, salt, phase, known, now: 0.0 }
     }
 
     /// Bytes of memory below 4 GiB.
@@ -124,7 +134,7 @@ impl VfioBoot {
     }
 
     /// Runs of the 2 MiB at `place`: pages each, and where it lies.
-    fn runs(&self, place: u64) -> impl Iterator<Item = (u64, u64, u64)> {
+    fn runs(&self, place: u64) -> impl Iterator<Item = Run> + use<> {
         let block = place >> 21;
         let mut rng = Pcg64::seed_from_u64(self.salt ^ block.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let base = self.frames.huge(block + 1, 2 << 20);
@@ -145,9 +155,17 @@ impl VfioBoot {
     }
 
     /// Where a place lies.
-    fn output(&self, place: u64) -> u64 {
-        let offset = place & ((2 << 20) - 1);
-        let run = self.runs(place).find(|r| offset < r.0 + r.1).expect("runs fill a block");
+    fn output(&mut self, place: u64) -> u64 {
+        let (block, offset) = (place >> 21, place & ((2 << 20) - 1));
+        let at = block as usize % KNOWN;
+        if self.known[at].0 != block {
+            let runs = self.runs(place);
+            self.known[at].0 = block;
+            self.known[at].1.clear();
+            self.known[at].1.extend(runs);
+        }
+        let runs = &self.known[at].1;
+        let run = runs[runs.partition_point(|r| r.0 <= offset) - 1];
         run.2 + (offset - run.0)
     }
 
@@ -170,7 +188,8 @@ impl VfioBoot {
         let rights = if writable { Flags::READ.with(Flags::WRITE) } else { Flags::READ };
         for page in 0..SHADOW_PART >> 12 {
             let at = addr + (page << 12);
-            self.map(out, now, at, 4096, self.output(at), rights);
+            let to = self.output(at);
+            self.map(out, now, at, 4096, to, rights);
         }
     }
 }
