@@ -2,7 +2,7 @@
 //! (no file, no decompression, no trace written): `import_memory KIND FILE... [--times N] [--like MB]`
 //! with KIND one of log, virtio, kernel, csv, json, hypersio. Each text is imported N times
 //! (`--like`: as often as it takes to read so many MB); prints the best and the median in MB/s of text,
-//! and a digest of the events, by which two builds are compared.
+//! the same by the thread's CPU time (which other programs on the machine disturb less), and a digest of the events, by which two builds are compared.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
@@ -37,6 +37,12 @@ impl EventSink for Seen {
         }
         self.push(e)
     }
+}
+
+/// CPU time of this thread so far in s, 0 where the kernel does not tell.
+fn cpu_s() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(0.0) / 1e9
 }
 
 /// One import; the counts of its report are digested, too.
@@ -86,11 +92,13 @@ fn main() -> Result<()> {
         let text = std::fs::read(&file).expect("a text");
         let times = like.map_or(times, |mb| (mb * 1_000_000).div_ceil(text.len().max(1) as u64));
         let mut speeds = Vec::new();
+        let cpu = cpu_s();
         for _ in 0..times {
             let (mut seen, start) = (Seen::default(), Instant::now());
             run(&kind, &text, &mut seen)?;
             speeds.push(text.len() as f64 / start.elapsed().as_secs_f64() / 1e6);
         }
+        let cpu = (times * text.len() as u64) as f64 / (cpu_s() - cpu) / 1e6;
         speeds.sort_by(f64::total_cmp);
         let mut seen = Seen { digest: Some(DefaultHasher::new()), ..Seen::default() };
         if times != 1 {
@@ -100,7 +108,7 @@ fn main() -> Result<()> {
         let digest = seen.digest.map_or(0, |d| d.finish());
         let name = Path::new(&file).file_name().unwrap_or_default().display();
         println!(
-            "{name:45} {:9} bytes {:8} events {digest:016x} best {best:4.0} median {:4.0} MB/s",
+            "{name:45} {:9} bytes {:8} events {digest:016x} best {best:4.0} median {:4.0} MB/s, {cpu:4.0} of CPU time",
             text.len(),
             seen.events,
             median.unwrap_or(&0.0)

@@ -72,25 +72,34 @@ impl<'a> Cursor<'a> {
     /// Decimal digits that fit in 64 bits.
     #[inline]
     pub(crate) fn dec(&mut self) -> Option<u64> {
-        let mut value = 0u64;
-        let mut used = 0;
-        for &b in self.rest {
-            let digit = b.wrapping_sub(b'0');
-            if digit > 9 {
-                break;
-            }
-            value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
-            used += 1;
-        }
+        let (mut value, mut used) = digits(self.rest);
         if used == 0 {
             return None;
         }
-        // Only 20 digits and more can be too large.
-        if used >= 20 {
-            let digits = std::str::from_utf8(&self.rest[..used]).ok()?;
-            value = digits.parse().ok()?;
+        if used == 8 {
+            let (low, more) = digits(&self.rest[8..]);
+            if more == 8 {
+                return self.long_dec();
+            }
+            (value, used) = (value * POWERS[more] + low, 8 + more);
         }
         self.rest = &self.rest[used..];
+        Some(value)
+    }
+
+    /// 16 decimal digits or more.
+    fn long_dec(&mut self) -> Option<u64> {
+        let used = self.rest.iter().take_while(|b| b.is_ascii_digit()).count();
+        let (digits, rest) = self.rest.split_at(used);
+        let mut value = 0u64;
+        for b in digits {
+            value = value.wrapping_mul(10).wrapping_add(u64::from(b - b'0'));
+        }
+        // Only 20 digits and more can be too large.
+        if used >= 20 {
+            value = std::str::from_utf8(digits).ok()?.parse().ok()?;
+        }
+        self.rest = rest;
         Some(value)
     }
 
@@ -98,23 +107,21 @@ impl<'a> Cursor<'a> {
     /// Digits beyond nine are cut off.
     #[inline]
     pub(crate) fn fraction_ns(&mut self) -> Option<u64> {
-        let mut value = 0u64;
-        let mut used = 0;
-        for &b in self.rest {
-            let digit = b.wrapping_sub(b'0');
-            if digit > 9 {
-                break;
-            }
-            if used < 9 {
-                value = value * 10 + u64::from(digit);
-            }
-            used += 1;
-        }
+        let (mut value, mut used) = digits(self.rest);
         if used == 0 {
             return None;
         }
         self.rest = &self.rest[used..];
-        Some(value * POWERS[9 - used.min(9)])
+        if used == 8 {
+            while let [b @ b'0'..=b'9', rest @ ..] = self.rest {
+                if used < 9 {
+                    value = value * 10 + u64::from(b - b'0');
+                    used = 9;
+                }
+                self.rest = rest;
+            }
+        }
+        Some(value * POWERS[9 - used])
     }
 
     /// `SEC.FRACTION` in ns.
@@ -146,52 +153,100 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Eight decimal digits at once (Lemire's method: neighbours are joined
-/// three times).
+/// The first eight bytes as a number, the first one lowest; 0 where there are fewer.
 #[inline]
-fn eight_digits(bytes: [u8; 8]) -> Option<u64> {
-    let v = u64::from_le_bytes(bytes);
-    // Every byte is 0x30..=0x39.
-    let low = v.wrapping_sub(0x3030_3030_3030_3030);
-    let high = v.wrapping_add(0x4646_4646_4646_4646);
-    if (low | high) & 0x8080_8080_8080_8080 != 0 {
-        return None;
+fn word(bytes: &[u8]) -> u64 {
+    if let Some(all) = bytes.first_chunk() {
+        return u64::from_le_bytes(*all);
     }
-    let v = low.wrapping_mul(10).wrapping_add(low >> 8);
+    bytes.iter().rev().fold(0, |v, b| v << 8 | u64::from(*b))
+}
+
+/// In each byte of a word.
+const fn each(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
+
+/// The top bit of each byte that lies in `from..=to`, which are below 0x80. Bytes from 0x80 on
+/// are told by their own top bits, which the caller takes away; carries do not leave a byte as
+/// no sum reaches 0x100.
+#[inline]
+fn between(v: u64, from: u8, to: u8) -> u64 {
+    let low = v & each(0x7f);
+    (low + each(0x80 - from)) & !(low + each(0x7f - to)) & !v & each(0x80)
+}
+
+/// How many bytes from the first one on have their top bit set.
+#[inline]
+fn leading(marks: u64) -> usize {
+    ((marks ^ each(0x80)).trailing_zeros() / 8) as usize
+}
+
+/// Value and number of the decimal digits that `bytes` begin with, up to eight of them.
+#[inline]
+fn digits(bytes: &[u8]) -> (u64, usize) {
+    let v = word(bytes);
+    let used = leading(between(v, b'0', b'9'));
+    if used == 0 {
+        return (0, 0);
+    }
+    // Digits to the end of the word, zeros before them.
+    (joined(v.wrapping_sub(each(b'0')) << (64 - 8 * used)), used)
+}
+
+/// Joins eight decimal digits, the first one in the lowest byte (Lemire's method: neighbours are
+/// joined three times).
+#[inline]
+fn joined(v: u64) -> u64 {
+    let v = v.wrapping_mul(10).wrapping_add(v >> 8);
     let a = (v & 0x0000_00ff_0000_00ff).wrapping_mul(0x000f_4240_0000_0064);
     let b = (v >> 16 & 0x0000_00ff_0000_00ff).wrapping_mul(0x0000_2710_0000_0001);
-    Some(a.wrapping_add(b) >> 32)
+    a.wrapping_add(b) >> 32
+}
+
+/// Eight decimal digits at once.
+#[inline]
+fn eight_digits(bytes: [u8; 8]) -> Option<u64> {
+    match digits(&bytes) {
+        (value, 8) => Some(value),
+        _ => None,
+    }
 }
 
 /// Powers of ten.
 const POWERS: [u64; 10] =
     [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
 
-/// Value of a byte as a hexadecimal digit, 0xff if it is none.
-static HEX: [u8; 256] = {
-    let mut t = [0xffu8; 256];
-    let mut i = 0;
-    while i < 16 {
-        t[b"0123456789abcdef"[i] as usize] = i as u8;
-        t[b"0123456789ABCDEF"[i] as usize] = i as u8;
-        i += 1;
+/// Value and number of the hexadecimal digits that `bytes` begin with, up to eight of them.
+#[inline]
+fn hex_digits(bytes: &[u8]) -> (u64, usize) {
+    let v = word(bytes);
+    // Small and large letters alike.
+    let marks = between(v, b'0', b'9') | between(v | each(0x20), b'a', b'f');
+    let used = leading(marks);
+    if used == 0 {
+        return (0, 0);
     }
-    t
-};
+    let letters = v >> 6 & each(1);
+    let v = (v & each(0x0f)) + letters * 9;
+    // The first digit to the top, then half of each piece closed up three times.
+    let v = v.swap_bytes() >> (64 - 8 * used);
+    let v = (v | v >> 4) & 0x00ff_00ff_00ff_00ff;
+    let v = (v | v >> 8) & 0x0000_ffff_0000_ffff;
+    ((v | v >> 16) & 0xffff_ffff, used)
+}
 
 /// Value and length of the hexadecimal digits that `bytes` begin with. The
-/// value is meaningful up to 16 digits.
+/// value is meaningful up to 16 digits; length 17 stands for more, too.
 #[inline]
 fn hex_prefix(bytes: &[u8]) -> (u64, usize) {
-    let mut value = 0u64;
-    for (i, &b) in bytes.iter().enumerate() {
-        let digit = HEX[b as usize];
-        if digit == 0xff {
-            return (value, i);
-        }
-        value = value << 4 | u64::from(digit);
+    let (high, used) = hex_digits(bytes);
+    if used < 8 {
+        return (high, used);
     }
-    (value, bytes.len())
+    let (low, more) = hex_digits(&bytes[8..]);
+    let over = more == 8 && bytes.get(16).is_some_and(u8::is_ascii_hexdigit);
+    (high << (4 * more) | low, 8 + more + usize::from(over))
 }
 
 /// Days from 1970-01-01 to a date of the Gregorian calendar (Howard

@@ -77,26 +77,19 @@ pub(crate) fn split(bytes: &[u8]) -> Result<(Prefix, &[u8], Cursor<'_>), Line<'_
     let Some((cpu, pid, rest)) = find_cpu(bytes) else {
         return Err(without_cpu(bytes));
     };
-    let mut c = Cursor::new(rest);
-    c.skip_spaces();
+    let mut t = Cursor::new(rest);
+    t.skip_spaces();
     // The flags' column is absent with `irq-info` off and in older trace-cmd's
     // report; a stamp begins with a digit and a flag column may, too
     // (preempt depth), so try the stamp first.
-    let mut t = c;
-    let time = match stamp(&mut t) {
-        Some(time) => time,
-        None => {
-            t = c;
-            let read = t.skip_past(b' ').and_then(|()| {
-                t.skip_spaces();
-                stamp(&mut t)
-            });
-            match read {
-                Some(time) => time,
-                None => return Err(Line::Damaged("time stamp cannot be read")),
-            }
-        }
-    };
+    let begins = t;
+    let time = stamp(&mut t).or_else(|| {
+        t = begins;
+        t.skip_past(b' ')?;
+        t.skip_spaces();
+        stamp(&mut t)
+    });
+    let Some(time) = time else { return Err(Line::Damaged("time stamp cannot be read")) };
     t.skip_spaces();
     let (name, end) = event_name(t.rest()).map_err(Line::Damaged)?;
     let mut args = Cursor::new(t.rest().get(end..).unwrap_or_default());
@@ -114,26 +107,27 @@ fn event_name(text: &[u8]) -> Result<(&[u8], usize), &'static str> {
     // Those that most lines have, with the system's name as perf prints it.
     let mut known = Cursor::new(text);
     let _ = known.try_lit(b"iommu:") || known.try_lit(b"intel_iommu:");
-    for name in [&b"map: "[..], b"unmap: ", b"qi_submit: "] {
-        if known.rest().starts_with(name) {
-            let start = text.len() - known.rest().len();
-            return Ok((&known.rest()[..name.len() - 2], start + name.len()));
-        }
-    }
-    any_event_name(text)
+    let rest = known.rest();
+    let length = match rest.first() {
+        Some(b'm') if rest.starts_with(b"map: ") => 3,
+        Some(b'u') if rest.starts_with(b"unmap: ") => 5,
+        Some(b'q') if rest.starts_with(b"qi_submit: ") => 9,
+        _ => return any_event_name(text),
+    };
+    Ok((&rest[..length], text.len() - rest.len() + length + 2))
 }
 
 fn any_event_name(text: &[u8]) -> Result<(&[u8], usize), &'static str> {
     let mut start = 0;
-    for (i, &b) in text.iter().enumerate() {
-        if b == b':' {
-            match text.get(i + 1) {
-                Some(b' ') | None if i > start => return Ok((&text[start..i], i + 2)),
-                Some(b' ') | None => return Err("event name cannot be read"),
-                Some(_) => start = i + 1,
-            }
-        } else if !b.is_ascii_graphic() {
+    for at in memchr::memchr_iter(b':', text) {
+        let graphic = text[start..at].iter().fold(true, |all, b| all & b.is_ascii_graphic());
+        if !graphic {
             return Err("no event name");
+        }
+        match text.get(at + 1) {
+            Some(b' ') | None if at > start => return Ok((&text[start..at], at + 2)),
+            Some(b' ') | None => return Err("event name cannot be read"),
+            Some(_) => start = at + 1,
         }
     }
     Err("no event name")

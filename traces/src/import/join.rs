@@ -33,7 +33,7 @@ use crate::Result;
 /// Records of the log written between two looks at what is to be read.
 const STEPS: usize = 1024;
 /// Records of the log looked ahead with and without an ftrace.
-const LOG_AHEAD: usize = 1 << 17;
+pub(super) const LOG_AHEAD: usize = 1 << 17;
 const LOG_AHEAD_ALONE: usize = 1 << 15;
 /// Records of an ftrace among which a descriptor is looked for.
 const LOOK_FOR_DESCRIPTORS: usize = 1 << 14;
@@ -79,6 +79,14 @@ pub(crate) struct Join<L, F, S> {
 }
 
 impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
+    /// Of a kernel's trace alone; `log` gives a name to what its descriptors stand for.
+    pub(crate) fn of_kernel(log: L, trace: Joined<F>, sink: S, max_errors: u64) -> Self {
+        let mut join = Join::new(log, None, sink, max_errors);
+        join.window = LogWindow::default();
+        (join.begun, join.guest) = (true, Some(trace));
+        Join { log: LogReader::of_descriptors(join.log.into_lines()), ..join }
+    }
+
     pub(crate) fn new(log: L, guest: Option<F>, sink: S, max_errors: u64) -> Self {
         Join {
             log: LogReader::new(log, false),
@@ -102,9 +110,7 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
             if self.window.len() == 0 {
                 break;
             }
-            for _ in 0..STEPS.min(self.window.len()) {
-                self.step()?;
-            }
+            self.steps()?;
             rounds = rounds.wrapping_add(1);
             if rounds.is_multiple_of(16) {
                 let (mut done, mut total) = self.log.lines().progress();
@@ -118,6 +124,14 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
         self.parent.settle();
         self.write_parent(0)?;
         self.rest_of_ftrace()
+    }
+
+    /// Writes the next [`STEPS`] records of the log.
+    pub(super) fn steps(&mut self) -> Result<()> {
+        for _ in 0..STEPS.min(self.window.len()) {
+            self.step()?;
+        }
+        Ok(())
     }
 
     /// Changes of the parent's table.
@@ -373,7 +387,7 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
     }
 
     /// What the ftrace recorded after the log's end.
-    fn rest_of_ftrace(&mut self) -> Result<()> {
+    pub(super) fn rest_of_ftrace(&mut self) -> Result<()> {
         loop {
             let Some(g) = &mut self.guest else { return Ok(()) };
             let index = g.window.head();
