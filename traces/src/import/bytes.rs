@@ -45,9 +45,10 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Steps behind the next `byte`; `None` if there is none.
+    /// Steps behind the next `byte`, which is expected to be near; `None` if there is none.
+    #[inline]
     pub(crate) fn skip_past(&mut self, byte: u8) -> Option<()> {
-        let at = memchr::memchr(byte, self.rest)?;
+        let at = find_near(byte, self.rest)?;
         self.rest = &self.rest[at + 1..];
         Some(())
     }
@@ -55,6 +56,16 @@ impl<'a> Cursor<'a> {
     /// 1 to 16 hexadecimal digits.
     #[inline]
     pub(crate) fn hex(&mut self) -> Option<u64> {
+        // 16 at once, as the kernel pads addresses.
+        if let Some((digits, rest)) = self.rest.split_first_chunk::<16>()
+            && !rest.first().is_some_and(u8::is_ascii_hexdigit)
+            && let ([high, low], []) = digits.as_chunks::<8>()
+            && let Some(high) = eight_hex_digits(u64::from_le_bytes(*high))
+            && let Some(low) = eight_hex_digits(u64::from_le_bytes(*low))
+        {
+            self.rest = rest;
+            return Some(high << 32 | low);
+        }
         let (value, used) = hex_prefix(self.rest);
         if used == 0 || used > 16 {
             return None;
@@ -72,33 +83,48 @@ impl<'a> Cursor<'a> {
     /// Decimal digits that fit in 64 bits.
     #[inline]
     pub(crate) fn dec(&mut self) -> Option<u64> {
-        let (mut value, mut used) = digits(self.rest);
-        if used == 0 {
-            return None;
-        }
-        if used == 8 {
-            let (low, more) = digits(&self.rest[8..]);
-            if more == 8 {
-                return self.long_dec();
+        // Most numbers are short: one by one is the fastest then.
+        let mut value = 0u64;
+        for (used, b) in self.rest.iter().take(5).enumerate() {
+            let digit = b.wrapping_sub(b'0');
+            if digit > 9 {
+                self.rest = &self.rest[used..];
+                return (used > 0).then_some(value);
             }
-            (value, used) = (value * POWERS[more] + low, 8 + more);
+            value = value * 10 + u64::from(digit);
         }
+        if self.rest.len() <= 5 {
+            let used = std::mem::take(&mut self.rest).len();
+            return (used > 0).then_some(value);
+        }
+        self.long_dec()
+    }
+
+    /// Decimal digits, of which there may be many.
+    fn long_dec(&mut self) -> Option<u64> {
+        let (high, used) = digits(self.rest);
+        let (value, used) = match used {
+            0 => return None,
+            8 => {
+                let (low, more) = digits(&self.rest[8..]);
+                if more == 8 {
+                    return self.longest_dec();
+                }
+                (high * POWERS[more] + low, 8 + more)
+            }
+            _ => (high, used),
+        };
         self.rest = &self.rest[used..];
         Some(value)
     }
 
     /// 16 decimal digits or more.
-    fn long_dec(&mut self) -> Option<u64> {
+    #[cold]
+    fn longest_dec(&mut self) -> Option<u64> {
         let used = self.rest.iter().take_while(|b| b.is_ascii_digit()).count();
         let (digits, rest) = self.rest.split_at(used);
-        let mut value = 0u64;
-        for b in digits {
-            value = value.wrapping_mul(10).wrapping_add(u64::from(b - b'0'));
-        }
         // Only 20 digits and more can be too large.
-        if used >= 20 {
-            value = std::str::from_utf8(digits).ok()?.parse().ok()?;
-        }
+        let value = std::str::from_utf8(digits).ok()?.parse().ok()?;
         self.rest = rest;
         Some(value)
     }
@@ -160,6 +186,25 @@ fn word(bytes: &[u8]) -> u64 {
         return u64::from_le_bytes(*all);
     }
     bytes.iter().rev().fold(0, |v, b| v << 8 | u64::from(*b))
+}
+
+/// Where `byte` stands first; fast if that is near.
+#[inline]
+pub(crate) fn find_near(byte: u8, bytes: &[u8]) -> Option<usize> {
+    let (words, rest) = bytes.as_chunks();
+    for (i, word) in words.iter().take(8).enumerate() {
+        let v = u64::from_le_bytes(*word) ^ each(byte);
+        // The lowest byte of 0 is told, and perhaps higher ones that are 1.
+        let marks = v.wrapping_sub(each(1)) & !v & each(0x80);
+        if marks != 0 {
+            return Some(8 * i + marks.trailing_zeros() as usize / 8);
+        }
+    }
+    let seen = 8 * words.len().min(8);
+    if seen < bytes.len() - rest.len() {
+        return memchr::memchr(byte, &bytes[seen..]).map(|at| seen + at);
+    }
+    rest.iter().position(|b| *b == byte).map(|at| seen + at)
 }
 
 /// In each byte of a word.
@@ -229,11 +274,28 @@ fn hex_digits(bytes: &[u8]) -> (u64, usize) {
     }
     let letters = v >> 6 & each(1);
     let v = (v & each(0x0f)) + letters * 9;
+    // Digits to the end of the word, zeros before them.
+    (close_up(v << (64 - 8 * used)), used)
+}
+
+/// Eight hexadecimal digits, letters small, the first one in the lowest byte.
+#[inline]
+fn eight_hex_digits(v: u64) -> Option<u64> {
+    let digits = (v & each(0x0f)) + (v >> 6 & each(1)) * 9;
+    // Printed again they are the same.
+    let letters = (digits + each(0x80 - 10)) >> 7 & each(1);
+    let printed = digits + each(b'0') + letters * u64::from(b'a' - b'0' - 10);
+    (printed == v && digits & each(0xf0) == 0).then(|| close_up(digits))
+}
+
+/// Joins eight hexadecimal digits, the first one in the lowest byte.
+#[inline]
+fn close_up(digits: u64) -> u64 {
     // The first digit to the top, then half of each piece closed up three times.
-    let v = v.swap_bytes() >> (64 - 8 * used);
+    let v = digits.swap_bytes();
     let v = (v | v >> 4) & 0x00ff_00ff_00ff_00ff;
     let v = (v | v >> 8) & 0x0000_ffff_0000_ffff;
-    ((v | v >> 16) & 0xffff_ffff, used)
+    (v | v >> 16) & 0xffff_ffff
 }
 
 /// Value and length of the hexadecimal digits that `bytes` begin with. The

@@ -5,7 +5,7 @@
 //! `SYSTEM:EVENT`. Task names hold any character, so a line is read from its
 //! ` [CPU] ` on.
 
-use super::bytes::Cursor;
+use super::bytes::{Cursor, find_near};
 
 /// What stands before the event's name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -147,8 +147,11 @@ fn marker(text: &[u8]) -> &[u8] {
 }
 
 /// Finds ` [CPU] `; gives the CPU, the pid before it and what follows.
+#[inline]
 fn find_cpu(bytes: &[u8]) -> Option<(u32, u32, &[u8])> {
-    for at in memchr::memchr_iter(b'[', bytes) {
+    let mut at = 0;
+    loop {
+        at += find_near(b'[', &bytes[at..])?;
         let mut c = Cursor::new(&bytes[at + 1..]);
         if let Some(cpu) = c.dec()
             && at > 0
@@ -159,19 +162,36 @@ fn find_cpu(bytes: &[u8]) -> Option<(u32, u32, &[u8])> {
         {
             return Some((cpu, pid, c.rest()));
         }
+        at += 1;
     }
-    None
 }
 
 /// `TASK-PID` with an optional `(TGID)` behind it; perf: `TASK PID` or
 /// `TASK PID/TID`.
+#[inline]
 fn pid(head: &[u8]) -> Option<u32> {
     let mut head = head.trim_ascii_end();
     if let Some(inner) = head.strip_suffix(b")") {
         let open = memchr::memrchr(b'(', inner)?;
         head = head[..open].trim_ascii_end();
     }
-    // perf shows an unknown task's id as -1.
+    // From the last digit on; more than ten with zeros before them are read again.
+    let (mut pid, mut power) = (0u64, 1u64);
+    for (i, b) in head.iter().rev().take(11).enumerate() {
+        let digit = b.wrapping_sub(b'0');
+        if digit > 9 {
+            // perf shows an unknown task's id as -1.
+            let known = i > 0 && matches!(b, b'-' | b' ' | b'/');
+            return known.then_some(pid).and_then(|pid| u32::try_from(pid).ok());
+        }
+        pid += u64::from(digit) * power;
+        power *= 10;
+    }
+    long_pid(head)
+}
+
+/// [`pid`] of any number of digits, with nothing behind them.
+fn long_pid(head: &[u8]) -> Option<u32> {
     let digits = head.iter().rev().take_while(|b| b.is_ascii_digit()).count();
     let (before, digits) = head.split_at(head.len() - digits);
     let pid = Cursor::new(digits).dec().and_then(|pid| u32::try_from(pid).ok())?;
@@ -179,6 +199,7 @@ fn pid(head: &[u8]) -> Option<u32> {
 }
 
 /// `SEC.FRACTION:`.
+#[inline]
 fn stamp(c: &mut Cursor<'_>) -> Option<i64> {
     let time = c.seconds_ns()?;
     c.lit(b":")?;
@@ -208,6 +229,7 @@ fn without_cpu(bytes: &[u8]) -> Line<'_> {
     Line::Damaged("no [CPU] column")
 }
 
+#[inline]
 fn map(c: &mut Cursor<'_>) -> Option<Event<'static>> {
     let (iova, end) = iova_range(c)?;
     c.lit(b" paddr=0x")?;
@@ -219,6 +241,7 @@ fn map(c: &mut Cursor<'_>) -> Option<Event<'static>> {
     Some(Event::Map { iova, size, out })
 }
 
+#[inline]
 fn unmap(c: &mut Cursor<'_>) -> Option<Event<'static>> {
     let (iova, end) = iova_range(c)?;
     c.lit(b" size=")?;
@@ -229,6 +252,7 @@ fn unmap(c: &mut Cursor<'_>) -> Option<Event<'static>> {
 }
 
 /// `IOMMU: iova=0xSTART[ - 0xEND]`, the end exclusive.
+#[inline]
 fn iova_range(c: &mut Cursor<'_>) -> Option<(u64, Option<u64>)> {
     c.lit(b"IOMMU: iova=0x")?;
     let iova = c.hex()?;

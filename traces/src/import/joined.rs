@@ -201,6 +201,7 @@ impl<L: LineSource> Joined<L> {
                 {
                     r.told = domain;
                     r.vmm = pair.first.index;
+                    self.recent.linked(pair.second.index);
                 }
                 continue;
             }

@@ -102,6 +102,9 @@ impl Tables {
             out.push(Removed { page, pages, out: e.remove().out });
             return;
         }
+        if self.is_free(domain, page, pages) {
+            return;
+        }
         let end = page.saturating_add(pages);
         let mut from = self.range_of(domain, page).map_or(page, |(start, _)| start);
         while from < end
@@ -138,6 +141,9 @@ impl Tables {
     pub(crate) fn announce(&mut self, domain: u32, page: u64, pages: u64) -> bool {
         if let Some(range) = self.ranges.get_mut(&(domain, page)).filter(|r| r.pages >= pages) {
             return std::mem::replace(&mut range.fresh, false);
+        }
+        if self.is_free(domain, page, pages) {
+            return false;
         }
         let end = page.saturating_add(pages);
         let first = self.range_of(domain, page).map_or(page, |(start, _)| start);
