@@ -49,25 +49,33 @@ impl Waiting {
     /// Ends the wait of those that touch `[iova, last]` and that `ends` says to, given each.
     fn end_touching(&mut self, iova: u64, last: u64, mut ends: impl FnMut(&Pending) -> bool) {
         const STEP: usize = 16;
+        let mut found = false;
+        let mut end = |p: &mut Pending| {
+            if !p.gone && p.iova <= last && iova <= p.last && ends(p) {
+                p.gone = true;
+                self.alive -= 1;
+                found = true;
+            }
+        };
+        if self.all.len() <= STEP {
+            self.all.iter_mut().for_each(end);
+            if found {
+                self.drop_gone();
+            }
+            return;
+        }
         // Pages from the first that one of them may begin with to the last, which is enough in
         // 32 bits: what is taken for near by mistake is looked at in full.
         let first = (iova >> 12).saturating_sub(self.most_pages);
         let span = (last >> 12) - first;
         let (first, span) = (first as u32, u32::try_from(span).unwrap_or(u32::MAX));
         let mut from = 0;
-        let mut found = false;
         for keys in [self.keys.as_slices().0, self.keys.as_slices().1] {
             for keys in keys.chunks(STEP) {
                 // All of a step at once: no early exit, several to an instruction.
                 let near = |k: &u32| k.wrapping_sub(first) <= span;
                 if keys.iter().fold(false, |any, k| any | near(k)) {
-                    for p in self.all.range_mut(from..from + keys.len()) {
-                        if !p.gone && p.iova <= last && iova <= p.last && ends(p) {
-                            p.gone = true;
-                            self.alive -= 1;
-                            found = true;
-                        }
-                    }
+                    self.all.range_mut(from..from + keys.len()).for_each(&mut end);
                 }
                 from += keys.len();
             }

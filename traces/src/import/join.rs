@@ -31,7 +31,7 @@ use super::window::{FtKind, LogKind, LogRec, LogWindow, NONE};
 use crate::Result;
 
 /// Records of the log written between two looks at what is to be read.
-const STEPS: usize = 1024;
+pub(super) const STEPS: usize = 1024;
 /// Records of the log looked ahead with and without an ftrace.
 pub(super) const LOG_AHEAD: usize = 1 << 17;
 const LOG_AHEAD_ALONE: usize = 1 << 15;
@@ -110,7 +110,9 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
             if self.window.len() == 0 {
                 break;
             }
-            self.steps()?;
+            for _ in 0..STEPS.min(self.window.len()) {
+                self.step()?;
+            }
             rounds = rounds.wrapping_add(1);
             if rounds.is_multiple_of(16) {
                 let (mut done, mut total) = self.log.lines().progress();
@@ -124,14 +126,6 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
         self.parent.settle();
         self.write_parent(0)?;
         self.rest_of_ftrace()
-    }
-
-    /// Writes the next [`STEPS`] records of the log.
-    pub(super) fn steps(&mut self) -> Result<()> {
-        for _ in 0..STEPS.min(self.window.len()) {
-            self.step()?;
-        }
-        Ok(())
     }
 
     /// Changes of the parent's table.
@@ -231,7 +225,7 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
     }
 
     /// Writes the next record of the log and what belongs before it.
-    fn step(&mut self) -> Result<()> {
+    pub(super) fn step(&mut self) -> Result<()> {
         let Some(&rec) = self.window.front() else { return Ok(()) };
         let index = self.window.head();
         if self.guest.is_some() {

@@ -86,9 +86,11 @@ fn look<L: LineSource>(mut lines: L) -> Result<Shown> {
         if line.truncated {
             continue;
         }
+        // Letters of their names that the lines of other events rarely have.
         if shown.table_changes
-            && !tells_submit(line.bytes)
-            && (shown.flushes || !cache_tags::tells_flush(line.bytes))
+            && (memchr::memchr2(b'q', b'g', line.bytes).is_none()
+                || !tells_submit(line.bytes)
+                    && (shown.flushes || !cache_tags::tells_flush(line.bytes)))
         {
             // Only invalidations are still to be seen.
             continue;

@@ -4,10 +4,11 @@
 //! One pass over the text fills both windows of the join; which records belong together, and how the
 //! clocks differ, is known. All else is the join's.
 
-use super::join::{Join, LOG_AHEAD};
+use super::join::{Join, LOG_AHEAD, STEPS};
 use super::joined::{FT_AHEAD, FT_BEYOND_NS};
 use super::lines::{EventSink, LineSource};
 use super::report::Options;
+use super::window::LogKind;
 use crate::Result;
 
 /// Lines read between two looks at how far the windows reach.
@@ -21,7 +22,9 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
             self.fill_own()?;
             let Some(g) = &self.guest else { return Ok(()) };
             if self.window.len() > 0 {
-                self.steps()?;
+                for _ in 0..STEPS.min(self.window.len()) {
+                    self.step_own()?;
+                }
             } else if g.reader.eof() {
                 break;
             } else {
@@ -56,6 +59,34 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
             }
             g.feed_own(&mut self.log, &mut self.window);
         }
+    }
+
+    /// Writes the next descriptor and what the trace has before it.
+    fn step_own(&mut self) -> Result<()> {
+        let (Some(rec), Some(g)) = (self.window.front(), &self.guest) else { return Ok(()) };
+        let (rec, submit) = (*rec, rec.peer);
+        if g.window.get(submit + 1).is_some_and(|next| next.time <= rec.time) {
+            // Another CPU's, at the same time.
+            return self.step();
+        }
+        for index in g.window.head()..submit {
+            self.write_ft(index)?;
+        }
+        let Some(g) = &mut self.guest else { return Ok(()) };
+        (g.next, g.retry_at) = (g.next.max(submit + 1), 0);
+        let mut cpu = None;
+        if let Some(r) = g.window.get_mut(submit) {
+            (r.done, cpu) = (true, Some(r.cpu));
+        }
+        self.out.covered = g.covers();
+        if rec.kind == LogKind::Inv {
+            self.out.invalidate(rec.time, cpu, rec.descriptor())?;
+        }
+        self.window.pop();
+        if let Some(g) = &mut self.guest {
+            g.pop_done();
+        }
+        Ok(())
     }
 
     /// Makes room in a full window without a descriptor: nothing waits for one.
