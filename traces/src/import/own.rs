@@ -46,9 +46,9 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
         let Some(g) = &mut self.guest else { return Ok(()) };
         loop {
             let far = self.window.get(self.window.head() + (LOG_AHEAD - 1) as u64);
-            let reaches = far.zip(g.window.back()).is_some_and(|(far, last)| {
-                last.time > far.time.saturating_add(FT_BEYOND_NS)
-            });
+            let reaches = far
+                .zip(g.window.back())
+                .is_some_and(|(far, last)| last.time > far.time.saturating_add(FT_BEYOND_NS));
             if reaches || g.window.is_full(FT_AHEAD) || g.reader.eof() {
                 return Ok(());
             }

@@ -55,7 +55,9 @@ pub(super) fn kernel<L: LineSource>(
 type Finished<L, F> = (ImportReport, LogReader<L>, Option<Joined<F>>);
 
 /// The report of a join that has read everything, and its inputs.
-fn finish<L: LineSource, F: LineSource, S: EventSink>(join: Join<L, F, S>) -> Result<Finished<L, F>> {
+fn finish<L: LineSource, F: LineSource, S: EventSink>(
+    join: Join<L, F, S>,
+) -> Result<Finished<L, F>> {
     let mut report = ImportReport { output_space: OutputSpace::Gpa, ..ImportReport::default() };
     check(&join)?;
     count(&join, &mut report);
