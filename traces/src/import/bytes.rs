@@ -58,6 +58,7 @@ impl<'a> Cursor<'a> {
     pub(crate) fn hex(&mut self) -> Option<u64> {
         // 16 at once, as the kernel pads addresses.
         if let Some((digits, rest)) = self.rest.split_first_chunk::<16>()
+            && digits[15].is_ascii_hexdigit()
             && !rest.first().is_some_and(u8::is_ascii_hexdigit)
             && let ([high, low], []) = digits.as_chunks::<8>()
             && let Some(high) = eight_hex_digits(u64::from_le_bytes(*high))
@@ -83,49 +84,25 @@ impl<'a> Cursor<'a> {
     /// Decimal digits that fit in 64 bits.
     #[inline]
     pub(crate) fn dec(&mut self) -> Option<u64> {
-        // Most numbers are short: one by one is the fastest then.
         let mut value = 0u64;
-        for (used, b) in self.rest.iter().take(5).enumerate() {
+        let mut used = 0;
+        for &b in self.rest {
             let digit = b.wrapping_sub(b'0');
             if digit > 9 {
-                self.rest = &self.rest[used..];
-                return (used > 0).then_some(value);
+                break;
             }
-            value = value * 10 + u64::from(digit);
+            value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
+            used += 1;
         }
-        if self.rest.len() <= 5 {
-            let used = std::mem::take(&mut self.rest).len();
-            return (used > 0).then_some(value);
+        if used == 0 {
+            return None;
         }
-        self.long_dec()
-    }
-
-    /// Decimal digits, of which there may be many.
-    fn long_dec(&mut self) -> Option<u64> {
-        let (high, used) = digits(self.rest);
-        let (value, used) = match used {
-            0 => return None,
-            8 => {
-                let (low, more) = digits(&self.rest[8..]);
-                if more == 8 {
-                    return self.longest_dec();
-                }
-                (high * POWERS[more] + low, 8 + more)
-            }
-            _ => (high, used),
-        };
-        self.rest = &self.rest[used..];
-        Some(value)
-    }
-
-    /// 16 decimal digits or more.
-    #[cold]
-    fn longest_dec(&mut self) -> Option<u64> {
-        let used = self.rest.iter().take_while(|b| b.is_ascii_digit()).count();
-        let (digits, rest) = self.rest.split_at(used);
         // Only 20 digits and more can be too large.
-        let value = std::str::from_utf8(digits).ok()?.parse().ok()?;
-        self.rest = rest;
+        if used >= 20 {
+            let digits = std::str::from_utf8(&self.rest[..used]).ok()?;
+            value = digits.parse().ok()?;
+        }
+        self.rest = &self.rest[used..];
         Some(value)
     }
 
@@ -133,21 +110,23 @@ impl<'a> Cursor<'a> {
     /// Digits beyond nine are cut off.
     #[inline]
     pub(crate) fn fraction_ns(&mut self) -> Option<u64> {
-        let (mut value, mut used) = digits(self.rest);
+        let mut value = 0u64;
+        let mut used = 0;
+        for &b in self.rest {
+            let digit = b.wrapping_sub(b'0');
+            if digit > 9 {
+                break;
+            }
+            if used < 9 {
+                value = value * 10 + u64::from(digit);
+            }
+            used += 1;
+        }
         if used == 0 {
             return None;
         }
         self.rest = &self.rest[used..];
-        if used == 8 {
-            while let [b @ b'0'..=b'9', rest @ ..] = self.rest {
-                if used < 9 {
-                    value = value * 10 + u64::from(b - b'0');
-                    used = 9;
-                }
-                self.rest = rest;
-            }
-        }
-        Some(value * POWERS[9 - used])
+        Some(value * POWERS[9 - used.min(9)])
     }
 
     /// `SEC.FRACTION` in ns.
@@ -179,13 +158,9 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The first eight bytes as a number, the first one lowest; 0 where there are fewer.
-#[inline]
-fn word(bytes: &[u8]) -> u64 {
-    if let Some(all) = bytes.first_chunk() {
-        return u64::from_le_bytes(*all);
-    }
-    bytes.iter().rev().fold(0, |v, b| v << 8 | u64::from(*b))
+/// In each byte of a word.
+const fn each(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
 }
 
 /// Where `byte` stands first; fast if that is near.
@@ -207,77 +182,6 @@ pub(crate) fn find_near(byte: u8, bytes: &[u8]) -> Option<usize> {
     rest.iter().position(|b| *b == byte).map(|at| seen + at)
 }
 
-/// In each byte of a word.
-const fn each(byte: u8) -> u64 {
-    u64::from_le_bytes([byte; 8])
-}
-
-/// The top bit of each byte that lies in `from..=to`, which are below 0x80. Bytes from 0x80 on
-/// are told by their own top bits, which the caller takes away; carries do not leave a byte as
-/// no sum reaches 0x100.
-#[inline]
-fn between(v: u64, from: u8, to: u8) -> u64 {
-    let low = v & each(0x7f);
-    (low + each(0x80 - from)) & !(low + each(0x7f - to)) & !v & each(0x80)
-}
-
-/// How many bytes from the first one on have their top bit set.
-#[inline]
-fn leading(marks: u64) -> usize {
-    ((marks ^ each(0x80)).trailing_zeros() / 8) as usize
-}
-
-/// Value and number of the decimal digits that `bytes` begin with, up to eight of them.
-#[inline]
-fn digits(bytes: &[u8]) -> (u64, usize) {
-    let v = word(bytes);
-    let used = leading(between(v, b'0', b'9'));
-    if used == 0 {
-        return (0, 0);
-    }
-    // Digits to the end of the word, zeros before them.
-    (joined(v.wrapping_sub(each(b'0')) << (64 - 8 * used)), used)
-}
-
-/// Joins eight decimal digits, the first one in the lowest byte (Lemire's method: neighbours are
-/// joined three times).
-#[inline]
-fn joined(v: u64) -> u64 {
-    let v = v.wrapping_mul(10).wrapping_add(v >> 8);
-    let a = (v & 0x0000_00ff_0000_00ff).wrapping_mul(0x000f_4240_0000_0064);
-    let b = (v >> 16 & 0x0000_00ff_0000_00ff).wrapping_mul(0x0000_2710_0000_0001);
-    a.wrapping_add(b) >> 32
-}
-
-/// Eight decimal digits at once.
-#[inline]
-fn eight_digits(bytes: [u8; 8]) -> Option<u64> {
-    match digits(&bytes) {
-        (value, 8) => Some(value),
-        _ => None,
-    }
-}
-
-/// Powers of ten.
-const POWERS: [u64; 10] =
-    [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
-
-/// Value and number of the hexadecimal digits that `bytes` begin with, up to eight of them.
-#[inline]
-fn hex_digits(bytes: &[u8]) -> (u64, usize) {
-    let v = word(bytes);
-    // Small and large letters alike.
-    let marks = between(v, b'0', b'9') | between(v | each(0x20), b'a', b'f');
-    let used = leading(marks);
-    if used == 0 {
-        return (0, 0);
-    }
-    let letters = v >> 6 & each(1);
-    let v = (v & each(0x0f)) + letters * 9;
-    // Digits to the end of the word, zeros before them.
-    (close_up(v << (64 - 8 * used)), used)
-}
-
 /// Eight hexadecimal digits, letters small, the first one in the lowest byte.
 #[inline]
 fn eight_hex_digits(v: u64) -> Option<u64> {
@@ -285,30 +189,62 @@ fn eight_hex_digits(v: u64) -> Option<u64> {
     // Printed again they are the same.
     let letters = (digits + each(0x80 - 10)) >> 7 & each(1);
     let printed = digits + each(b'0') + letters * u64::from(b'a' - b'0' - 10);
-    (printed == v && digits & each(0xf0) == 0).then(|| close_up(digits))
-}
-
-/// Joins eight hexadecimal digits, the first one in the lowest byte.
-#[inline]
-fn close_up(digits: u64) -> u64 {
+    if printed != v || digits & each(0xf0) != 0 {
+        return None;
+    }
     // The first digit to the top, then half of each piece closed up three times.
     let v = digits.swap_bytes();
     let v = (v | v >> 4) & 0x00ff_00ff_00ff_00ff;
     let v = (v | v >> 8) & 0x0000_ffff_0000_ffff;
-    (v | v >> 16) & 0xffff_ffff
+    Some((v | v >> 16) & 0xffff_ffff)
 }
 
+/// Eight decimal digits at once (Lemire's method: neighbours are joined
+/// three times).
+#[inline]
+fn eight_digits(bytes: [u8; 8]) -> Option<u64> {
+    let v = u64::from_le_bytes(bytes);
+    // Every byte is 0x30..=0x39.
+    let low = v.wrapping_sub(0x3030_3030_3030_3030);
+    let high = v.wrapping_add(0x4646_4646_4646_4646);
+    if (low | high) & 0x8080_8080_8080_8080 != 0 {
+        return None;
+    }
+    let v = low.wrapping_mul(10).wrapping_add(low >> 8);
+    let a = (v & 0x0000_00ff_0000_00ff).wrapping_mul(0x000f_4240_0000_0064);
+    let b = (v >> 16 & 0x0000_00ff_0000_00ff).wrapping_mul(0x0000_2710_0000_0001);
+    Some(a.wrapping_add(b) >> 32)
+}
+
+/// Powers of ten.
+const POWERS: [u64; 10] =
+    [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
+
+/// Value of a byte as a hexadecimal digit, 0xff if it is none.
+static HEX: [u8; 256] = {
+    let mut t = [0xffu8; 256];
+    let mut i = 0;
+    while i < 16 {
+        t[b"0123456789abcdef"[i] as usize] = i as u8;
+        t[b"0123456789ABCDEF"[i] as usize] = i as u8;
+        i += 1;
+    }
+    t
+};
+
 /// Value and length of the hexadecimal digits that `bytes` begin with. The
-/// value is meaningful up to 16 digits; length 17 stands for more, too.
+/// value is meaningful up to 16 digits.
 #[inline]
 fn hex_prefix(bytes: &[u8]) -> (u64, usize) {
-    let (high, used) = hex_digits(bytes);
-    if used < 8 {
-        return (high, used);
+    let mut value = 0u64;
+    for (i, &b) in bytes.iter().enumerate() {
+        let digit = HEX[b as usize];
+        if digit == 0xff {
+            return (value, i);
+        }
+        value = value << 4 | u64::from(digit);
     }
-    let (low, more) = hex_digits(&bytes[8..]);
-    let over = more == 8 && bytes.get(16).is_some_and(u8::is_ascii_hexdigit);
-    (high << (4 * more) | low, 8 + more + usize::from(over))
+    (value, bytes.len())
 }
 
 /// Days from 1970-01-01 to a date of the Gregorian calendar (Howard
@@ -418,6 +354,31 @@ mod tests {
     }
 
     proptest::proptest! {
+        /// Against the library, with any byte among the digits or behind them.
+        #[test]
+        fn sixteen_digits(n: u64, at in 0..17usize, byte: u8, large: bool) {
+            let text = if large { format!("{n:016X} ") } else { format!("{n:016x} ") };
+            let mut text = text.into_bytes();
+            proptest::prop_assert_eq!(Cursor::new(&text).hex(), Some(n));
+            text[at] = byte;
+            let digits = text.iter().take_while(|b| b.is_ascii_hexdigit()).count();
+            let wanted = u64::from_str_radix(std::str::from_utf8(&text[..digits]).unwrap(), 16);
+            let wanted = wanted.ok().filter(|_| digits <= 16);
+            let mut c = Cursor::new(&text);
+            proptest::prop_assert_eq!(c.hex(), wanted);
+            proptest::prop_assert!(wanted.is_none() || c.rest() == &text[digits..]);
+        }
+
+        #[test]
+        fn near_is_first(bytes in proptest::collection::vec(b'a'..b'd', 0..100), more: Vec<u8>) {
+            for bytes in [[&bytes[..], &more[..]].concat(), more] {
+                for byte in b'a'..b'e' {
+                    let first = bytes.iter().position(|b| *b == byte);
+                    proptest::prop_assert_eq!(find_near(byte, &bytes), first);
+                }
+            }
+        }
+
         /// Against the library's numbers, with anything behind.
         #[test]
         fn numbers_of_any_length(text in "[0-9a-fA-F]{0,20}", behind: Vec<u8>) {
