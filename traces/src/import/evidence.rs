@@ -377,9 +377,119 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use super::super::desc::Descriptor;
+    use super::super::window::NONE;
     use super::*;
 
+    /// What [`Recent`] says, by looking at all that waits each time.
+    fn links(recs: &[FtRec]) -> (Vec<u64>, u64, u64) {
+        let mut peers = vec![NONE; recs.len()];
+        let (mut yes, mut no) = (0, 0);
+        // Record, and invalidations that passed it.
+        let mut waits: Vec<(usize, u64)> = Vec::new();
+        for (i, rec) in recs.iter().enumerate() {
+            let Some((_, addr, am)) = rec.descriptor().pages().filter(|_| !rec.changes_table())
+            else {
+                let over = |p: &FtRec| {
+                    p.cpu == rec.cpu
+                        && p.kind != rec.kind
+                        && p.a < rec.a + rec.size
+                        && rec.a < p.a + p.size
+                };
+                no += waits
+                    .iter()
+                    .filter(|w| over(&recs[w.0]) && recs[w.0].kind == FtKind::Map)
+                    .count();
+                waits.retain(|w| !over(&recs[w.0]));
+                let of_cpu: Vec<usize> =
+                    waits.iter().map(|w| w.0).filter(|w| recs[*w].cpu == rec.cpu).collect();
+                if of_cpu.len() == Recent::MAX_PENDING {
+                    no += usize::from(recs[of_cpu[0]].kind == FtKind::Map);
+                    waits.retain(|w| w.0 != of_cpu[0]);
+                }
+                waits.push((i, 0));
+                continue;
+            };
+            let (first, end) = (addr & !((4096 << am) - 1), (addr | ((4096 << am) - 1)) + 1);
+            waits.retain_mut(|(at, passed)| {
+                let p = &recs[*at];
+                if p.cpu != rec.cpu {
+                    return true;
+                }
+                let map = usize::from(p.kind == FtKind::Map);
+                if p.pid == rec.pid && first <= p.a && p.a + p.size <= end {
+                    peers[*at] = i as u64;
+                    yes += map;
+                    return false;
+                }
+                *passed += 1;
+                let old = *passed > Recent::MAX_PASSED;
+                no += if old { map } else { 0 };
+                !old
+            });
+        }
+        (peers, yes as u64, no as u64)
+    }
+
     proptest::proptest! {
+        /// `rare`: how rare invalidations are; many events wait where they are.
+        #[test]
+        fn links_are_those_of_a_full_search(
+            steps in proptest::collection::vec(
+                (0..256u32, 0..2u32, 0..2u32, 0..600u64, 1..6u64, proptest::bool::ANY), 0..1500),
+            rare in proptest::sample::select(vec![1u32, 20, 255]),
+        ) {
+            let recs: Vec<FtRec> = steps.into_iter().map(|(what, pid, cpu, page, pages, map)| {
+                let (a, size) = (page << 12, pages << 12);
+                if what >= rare {
+                    let kind = if map { FtKind::Map } else { FtKind::Unmap };
+                    FtRec { a, size, ..FtRec::new(kind, 0, cpu, pid) }
+                } else {
+                    let d = Descriptor::iotlb_pages(1, a, pages as u32);
+                    FtRec { a: d.qw1, b: d.qw0, ..FtRec::new(FtKind::Submit, 0, cpu, pid) }
+                }
+            }).collect();
+            let (mut window, mut recent) = (FtWindow::default(), Recent::default());
+            let mut caching = CachingModeGuess::default();
+            for rec in &recs {
+                let index = window.push(*rec);
+                recent.note(&mut window, index, &mut caching);
+            }
+            let (peers, yes, no) = links(&recs);
+            let seen: Vec<u64> = window.from(0).map(|(_, r)| r.peer).collect();
+            proptest::prop_assert_eq!(seen, &peers[..]);
+            proptest::prop_assert_eq!((caching.yes, caching.no), (yes, no));
+            let last = peers.iter().rposition(|p| *p != NONE).map(|i| i as u64);
+            for index in 0..recs.len() as u64 {
+                let none = last.is_none_or(|l| l <= index);
+                proptest::prop_assert_eq!(recent.none_linked_behind(index), none);
+            }
+        }
+
+        #[test]
+        fn what_is_beside_is_found_among_all(
+            sides in proptest::collection::vec((0..40u64, 1..4u64), 0..1400),
+            at in 0..40u64, most in 0..600usize,
+        ) {
+            let mut history = History::default();
+            let mut all = VecDeque::new();
+            let found = Found { domain: Some(1), quality: Found::DMA, ..Found::default() };
+            for (i, (page, pages)) in sides.iter().enumerate() {
+                let rec = FtRec {
+                    a: page << 12, size: pages << 12, ..FtRec::new(FtKind::Map, 0, 0, 0)
+                };
+                history.push(&rec, i as u64, found);
+                all.push_front((i as u64, *page, page + pages));
+                all.truncate(History::MAX);
+            }
+            let rec = FtRec { a: at << 12, size: 4096, ..FtRec::new(FtKind::Map, 0, 0, 0) };
+            let beside = all.iter().take(most).filter(|(_, start, end)| *start == at + 1 || *end == at);
+            let wanted: Vec<u64> = beside.map(|e| e.0).collect();
+            let seen: Vec<u64> =
+                history.beside(&rec, most).filter(|e| e.touches(&rec)).map(|e| e.index).collect();
+            proptest::prop_assert_eq!(seen, wanted);
+        }
+
         #[test]
         fn a_tasks_entries_are_those_of_all(
             tasks in proptest::collection::vec((0..3u32, 0..2u32), 0..1400), most in 0..600usize,
