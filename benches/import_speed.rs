@@ -77,6 +77,20 @@ fn rows(format: Format) -> Vec<u8> {
     std::fs::read(&out).expect("rows")
 }
 
+/// The accesses of a log's rows, as other programs write them: `time,device,op,addr,size`.
+fn accesses() -> Vec<u8> {
+    let text = String::from_utf8(rows(Format::Csv)).expect("text");
+    let line = |l: &str| {
+        let f: Vec<&str> = l.split(',').collect();
+        let addr = f[7].parse::<u64>().ok().filter(|_| f[1] == "dma")?;
+        let id = f[5].parse::<u32>().ok()?;
+        let (bus, device, function) = (id >> 8, id >> 3 & 31, id & 7);
+        Some(format!("{},{bus:02x}:{device:02x}.{function},r,{addr:#x},64\n", f[0]))
+    };
+    let head = String::from("time_ns,device,op,addr,size\n");
+    text.lines().filter_map(line).fold(head, |all, l| all + &l).into_bytes()
+}
+
 /// Lines of HyperSIO's QEMU: stock QEMU's, with the page's size.
 fn hypersio() -> Vec<u8> {
     let text = String::from_utf8(fixture("nic-rx-strict.qemu.log")).expect("text");
@@ -98,9 +112,14 @@ fn import_speed(c: &mut Criterion) {
     bench("qemu-smmuv3", &fixture("smmu-nvme-strict.qemu.log"), &log);
     bench("qemu-virtio-iommu", &fixture("virtio-nvme.qemu.log"), &virtio);
     bench("ftrace", &fixture("linux-6.12-dma.ftrace.txt"), &kernel);
+    bench("ftrace, strict", &fixture("nic-rx-strict.ftrace.txt"), &kernel);
+    bench("ftrace, caching mode", &fixture("mixed-strict-cm.ftrace.txt"), &kernel);
+    bench("ftrace, lazy", &fixture("nic-bidir-lazy.ftrace.txt"), &kernel);
+    bench("ftrace, no invalidations", &fixture("smmu-nvme-strict.ftrace.txt"), &kernel);
     bench("trace-cmd report", &fixture("trace-cmd-report.txt"), &kernel);
     bench("perf script", &fixture("perf-script.txt"), &kernel);
     bench("csv", &rows(Format::Csv), &|t| foreign(Foreign::Csv, t));
+    bench("csv, accesses alone", &accesses(), &|t| foreign(Foreign::Csv, t));
     bench("json-lines", &rows(Format::JsonLines), &|t| foreign(Foreign::JsonLines, t));
     bench("hypersio-text", &hypersio(), &|t| foreign(Foreign::HypersioText, t));
     group.finish();

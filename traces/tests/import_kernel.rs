@@ -10,7 +10,7 @@ use import_common::fixture;
 use import_common::texts::{lines_with, without};
 use ioasim_events::{Event, Flags, Kind};
 use ioasim_traces::import::{
-    ImportReport, Inputs, MemoryLines, MemorySink, Options, import_to_file, kernel_trace,
+    ImportReport, Inputs, MemoryLines, MemorySink, Options, import_to_file, kernel_trace, qemu_log,
 };
 use proptest::prelude::*;
 
@@ -43,6 +43,38 @@ fn consistent(sink: &MemorySink) -> u64 {
         }
     }
     strangers
+}
+
+/// The descriptors in a kernel's trace are its log: joined with a log that says the same, as QEMU
+/// prints it, the trace is the same.
+#[test]
+fn descriptors_are_the_log() {
+    for name in ["linux-6.12-dma.ftrace.txt", "trace-cmd-report.txt", "nic-rx-strict.ftrace.txt"] {
+        let text = fixture(name);
+        let lines = std::str::from_utf8(&text).unwrap().lines();
+        let log: String = lines
+            .filter_map(|l| {
+                let (head, tail) = l.split_once("qi_submit: ")?;
+                let mut words = tail.trim_start().split(": ").nth(1)?.split(' ');
+                let (low, high) = (words.next()?, words.next()?);
+                let time = head.trim_end().trim_end_matches(':').rsplit(' ').next()?;
+                Some(format!(
+                    "1@{time}:vtd_inv_desc invalidate desc type x high {high} low {low}\n"
+                ))
+            })
+            .collect();
+        let (log, guest) = (MemoryLines::new("l", log.as_bytes()), MemoryLines::new("g", &text));
+        let mut joined = MemorySink::default();
+        let (report, ..) =
+            qemu_log(log, Some(guest), &mut joined, &mut Options::default()).unwrap();
+        let (own_report, own) = import(&text);
+        assert!(report.count("descriptors_joined") > 0, "{name}");
+        assert_eq!(own.events, joined.events, "{name}");
+        assert_eq!(own.markers, joined.markers, "{name}");
+        for (count, n) in &own_report.counts {
+            assert_eq!(*n, report.count(count), "{name}: {count}");
+        }
+    }
 }
 
 #[test]

@@ -232,14 +232,14 @@ impl Columns {
     /// text. `None` for all others, for which [`event`](Columns::event) tells
     /// the same or what is wrong.
     #[inline]
-    pub fn plain(&self, line: &[u8]) -> Option<Event> {
+    pub fn plain(&self, line: &[u8], last: &mut LastDevice) -> Option<Event> {
         let mut e = self.empty();
         let mut c = Cursor::new(line);
         for column in &self.all {
             let next = *c.rest().first().unwrap_or(&b'\r');
             if next != b',' && next != b'\r' {
                 match column {
-                    Some(column) => self.field(*column, &mut c, &mut e)?,
+                    Some(column) => self.field(*column, &mut c, &mut e, last)?,
                     None => word(&mut c).map(drop)?,
                 }
             }
@@ -253,7 +253,13 @@ impl Columns {
 
     /// A field that is not empty.
     #[inline]
-    fn field(&self, column: Column, c: &mut Cursor<'_>, e: &mut Event) -> Option<()> {
+    fn field(
+        &self,
+        column: Column,
+        c: &mut Cursor<'_>,
+        e: &mut Event,
+        last: &mut LastDevice,
+    ) -> Option<()> {
         let int32 = |c: &mut Cursor<'_>| int(c).and_then(|n| u32::try_from(n).ok());
         match column {
             Column::TimeNs => e.time_ns = int(c)?,
@@ -275,16 +281,7 @@ impl Columns {
                 let cpu = i32::try_from(c.dec()?).ok()?;
                 e.cpu = if negative { -cpu } else { cpu };
             }
-            Column::Requester => {
-                let mut number = *c;
-                e.requester = Requester(match int32(&mut number) {
-                    Some(n) if matches!(number.rest(), [] | [b',' | b'\r', ..]) => {
-                        *c = number;
-                        n
-                    }
-                    _ => bdf(word(c)?)?,
-                });
-            }
+            Column::Requester => e.requester = last.read(c)?,
             Column::Op => match word(c)? {
                 b"r" | b"R" | b"read" | b"READ" => e.flags = e.flags.with(Flags::READ),
                 b"w" | b"W" | b"write" | b"WRITE" => e.flags = e.flags.with(Flags::WRITE),
@@ -293,6 +290,41 @@ impl Columns {
             Column::TimeS | Column::Text => return None,
         }
         Some(())
+    }
+}
+
+/// The field that named a device last: most rows are of the same one.
+#[derive(Debug, Default)]
+pub(super) struct LastDevice {
+    field: Vec<u8>,
+    device: u32,
+}
+
+impl LastDevice {
+    /// The requester of a field that is not empty.
+    #[inline]
+    fn read(&mut self, c: &mut Cursor<'_>) -> Option<Requester> {
+        if !self.field.is_empty()
+            && let Some(rest) = c.rest().strip_prefix(&self.field[..])
+            && matches!(rest, [] | [b',' | b'\r', ..])
+        {
+            *c = Cursor::new(rest);
+            return Some(Requester(self.device));
+        }
+        self.read_new(c)
+    }
+
+    fn read_new(&mut self, c: &mut Cursor<'_>) -> Option<Requester> {
+        let field = word(c)?;
+        let mut number = Cursor::new(field);
+        let plain = int(&mut number).filter(|_| number.rest().is_empty());
+        self.device = match plain.and_then(|n| u32::try_from(n).ok()) {
+            Some(n) => n,
+            None => bdf(field)?,
+        };
+        self.field.clear();
+        self.field.extend_from_slice(field);
+        Some(Requester(self.device))
     }
 }
 

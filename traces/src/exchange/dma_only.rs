@@ -17,6 +17,8 @@ pub(super) struct Mapper {
     /// mapped, and `pages` is not needed.
     numbered: Option<u64>,
     devices: FxHashSet<(u32, u32)>,
+    /// Domain and device of the last access: most accesses follow one of the same device.
+    last_device: Option<(u32, u32)>,
     next: u64,
 }
 
@@ -72,13 +74,15 @@ impl Mapper {
             // There is no table that its pages could be in.
             return f(e).map(|()| Some(0));
         }
-        let first = Event { flags: Flags::INFERRED, size: 0, out: 0, addr: 0, ..*e };
-        if self.devices.insert((e.domain.0, e.requester.0)) {
+        let first = || Event { flags: Flags::INFERRED, size: 0, out: 0, addr: 0, ..*e };
+        let device = Some((e.domain.0, e.requester.0));
+        if self.last_device != device && self.devices.insert((e.domain.0, e.requester.0)) {
             if self.devices.len() > MAX_DEVICES {
                 return Ok(None);
             }
-            f(&Event { kind: Kind::Attach, ..first })?;
+            f(&Event { kind: Kind::Attach, ..first() })?;
         }
+        self.last_device = device;
         let domain = self.number_of(e.domain.0) << (ADDRESS_BITS - 12);
         let mut added = 0;
         let last = (e.addr + (e.size.max(1) - 1)) >> 12;
@@ -102,7 +106,7 @@ impl Mapper {
                 self.next += 1;
                 FIRST + ((self.next.wrapping_mul(0x9e37_79b1) & 0xff_ffff) << 12)
             };
-            let change = Event { addr: at, size: 4096, requester: Requester::NONE, ..first };
+            let change = Event { addr: at, size: 4096, requester: Requester::NONE, ..first() };
             if old.is_some() {
                 f(&Event { kind: Kind::Unmap, ..change })?;
             } else if self.pages.len() == MAX_PAGES {

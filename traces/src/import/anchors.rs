@@ -159,6 +159,11 @@ impl Aligner {
         self.timed = timed;
     }
 
+    /// Counts a pair that is known without a search.
+    pub(crate) fn known_pair(&mut self) {
+        self.matched += 1;
+    }
+
     pub(crate) fn push_first(&mut self, token: Token) {
         self.first.push_back(token);
     }

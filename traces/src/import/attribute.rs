@@ -14,6 +14,7 @@
 //!   task, a guess that is marked in the event.
 
 use super::emit::page_span;
+use super::evidence::Entry;
 use super::join::Join;
 use super::joined::Joined;
 use super::lines::{EventSink, LineSource};
@@ -288,20 +289,19 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
             return Found::new(*domain, Found::LIVENESS);
         }
         let usable = |d: u32| candidates.is_empty() || candidates.contains(&d);
-        let mut near: Option<(u64, u32)> = None;
-        for h in g.history.of_task(rec.pid, rec.cpu, NEIGHBOURS) {
-            if h.kind != rec.kind || !usable(h.domain) {
-                continue;
-            }
-            if h.touches(rec) {
-                return Found::new(h.domain, Found::ADJACENCY);
-            }
-            if near.is_none() {
-                near = Some((index.abs_diff(h.index), h.domain));
-            }
+        let like = |h: &&Entry| h.kind == rec.kind && usable(h.domain);
+        let same_task = |h: &&Entry| h.pid == rec.pid && h.cpu == rec.cpu;
+        let mut beside = g.history.beside(rec, NEIGHBOURS).filter(like).filter(same_task);
+        if let Some(h) = beside.find(|h| h.touches(rec)) {
+            return Found::new(h.domain, Found::ADJACENCY);
         }
-        // Without accesses nothing ahead tells a map's domain.
-        let tells = rec.kind != FtKind::Map || self.window.proves();
+        let mut of_task = g.history.of_task(rec.pid, rec.cpu, NEIGHBOURS).filter(like);
+        let mut near = of_task.next().map(|h| (index.abs_diff(h.index), h.domain));
+        // Without accesses nothing ahead tells a map's domain, and without invalidations an unmap's.
+        let tells = match rec.kind {
+            FtKind::Map => self.window.proves(),
+            _ => !g.recent.none_linked_behind(index),
+        };
         let ahead = if tells { NEIGHBOURS_AHEAD } else { 0 };
         for (i, r) in g.window.from(index + 1).take(ahead) {
             if r.pid != rec.pid || r.cpu != rec.cpu || r.kind != rec.kind {

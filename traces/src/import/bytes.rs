@@ -45,9 +45,10 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Steps behind the next `byte`; `None` if there is none.
+    /// Steps behind the next `byte`, which is expected to be near; `None` if there is none.
+    #[inline]
     pub(crate) fn skip_past(&mut self, byte: u8) -> Option<()> {
-        let at = memchr::memchr(byte, self.rest)?;
+        let at = find_near(byte, self.rest)?;
         self.rest = &self.rest[at + 1..];
         Some(())
     }
@@ -55,6 +56,17 @@ impl<'a> Cursor<'a> {
     /// 1 to 16 hexadecimal digits.
     #[inline]
     pub(crate) fn hex(&mut self) -> Option<u64> {
+        // 16 at once, as the kernel pads addresses.
+        if let Some((digits, rest)) = self.rest.split_first_chunk::<16>()
+            && digits[15].is_ascii_hexdigit()
+            && !rest.first().is_some_and(u8::is_ascii_hexdigit)
+            && let ([high, low], []) = digits.as_chunks::<8>()
+            && let Some(high) = eight_hex_digits(u64::from_le_bytes(*high))
+            && let Some(low) = eight_hex_digits(u64::from_le_bytes(*low))
+        {
+            self.rest = rest;
+            return Some(high << 32 | low);
+        }
         let (value, used) = hex_prefix(self.rest);
         if used == 0 || used > 16 {
             return None;
@@ -144,6 +156,47 @@ impl<'a> Cursor<'a> {
     pub(crate) fn at_end(&self) -> bool {
         self.rest.iter().all(|b| matches!(b, b' ' | b'\t' | b'\r'))
     }
+}
+
+/// In each byte of a word.
+const fn each(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
+
+/// Where `byte` stands first; fast if that is near.
+#[inline]
+pub(crate) fn find_near(byte: u8, bytes: &[u8]) -> Option<usize> {
+    let (words, rest) = bytes.as_chunks();
+    for (i, word) in words.iter().take(8).enumerate() {
+        let v = u64::from_le_bytes(*word) ^ each(byte);
+        // The lowest byte of 0 is told, and perhaps higher ones that are 1.
+        let marks = v.wrapping_sub(each(1)) & !v & each(0x80);
+        if marks != 0 {
+            return Some(8 * i + marks.trailing_zeros() as usize / 8);
+        }
+    }
+    let seen = 8 * words.len().min(8);
+    if seen < bytes.len() - rest.len() {
+        return memchr::memchr(byte, &bytes[seen..]).map(|at| seen + at);
+    }
+    rest.iter().position(|b| *b == byte).map(|at| seen + at)
+}
+
+/// Eight hexadecimal digits, letters small, the first one in the lowest byte.
+#[inline]
+fn eight_hex_digits(v: u64) -> Option<u64> {
+    let digits = (v & each(0x0f)) + (v >> 6 & each(1)) * 9;
+    // Printed again they are the same.
+    let letters = (digits + each(0x80 - 10)) >> 7 & each(1);
+    let printed = digits + each(b'0') + letters * u64::from(b'a' - b'0' - 10);
+    if printed != v || digits & each(0xf0) != 0 {
+        return None;
+    }
+    // The first digit to the top, then half of each piece closed up three times.
+    let v = digits.swap_bytes();
+    let v = (v | v >> 4) & 0x00ff_00ff_00ff_00ff;
+    let v = (v | v >> 8) & 0x0000_ffff_0000_ffff;
+    Some((v | v >> 16) & 0xffff_ffff)
 }
 
 /// Eight decimal digits at once (Lemire's method: neighbours are joined
@@ -301,6 +354,31 @@ mod tests {
     }
 
     proptest::proptest! {
+        /// Against the library, with any byte among the digits or behind them.
+        #[test]
+        fn sixteen_digits(n: u64, at in 0..17usize, byte: u8, large: bool) {
+            let text = if large { format!("{n:016X} ") } else { format!("{n:016x} ") };
+            let mut text = text.into_bytes();
+            proptest::prop_assert_eq!(Cursor::new(&text).hex(), Some(n));
+            text[at] = byte;
+            let digits = text.iter().take_while(|b| b.is_ascii_hexdigit()).count();
+            let wanted = u64::from_str_radix(std::str::from_utf8(&text[..digits]).unwrap(), 16);
+            let wanted = wanted.ok().filter(|_| digits <= 16);
+            let mut c = Cursor::new(&text);
+            proptest::prop_assert_eq!(c.hex(), wanted);
+            proptest::prop_assert!(wanted.is_none() || c.rest() == &text[digits..]);
+        }
+
+        #[test]
+        fn near_is_first(bytes in proptest::collection::vec(b'a'..b'd', 0..100), more: Vec<u8>) {
+            for bytes in [[&bytes[..], &more[..]].concat(), more] {
+                for byte in b'a'..b'e' {
+                    let first = bytes.iter().position(|b| *b == byte);
+                    proptest::prop_assert_eq!(find_near(byte, &bytes), first);
+                }
+            }
+        }
+
         /// Against the library's numbers, with anything behind.
         #[test]
         fn numbers_of_any_length(text in "[0-9a-fA-F]{0,20}", behind: Vec<u8>) {

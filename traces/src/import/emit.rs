@@ -345,12 +345,11 @@ impl<S: EventSink> Emitter<S> {
                 self.infer_unmap(time, domain, page, pages)?;
             }
             if self.caching_mode {
-                let soiled = self.soiled(domain, page, pages);
+                let soiled = self.clean(domain, page, pages);
                 if self.tables.announce(domain, page, pages) && !soiled {
                     e.flags = e.flags.with(Flags::MAP_NOTIFY);
                     self.counts.map_notify += 1;
                 }
-                self.clean(domain, page, pages);
             }
             self.iotlb.drop_pages(domain, addr >> 12, am);
         } else if let Some(domain) = d.flush() {
@@ -422,28 +421,21 @@ impl<S: EventSink> Emitter<S> {
         *n = (*n).max(pages);
     }
 
-    /// True if any of the pages is noted.
-    fn soiled(&self, domain: u32, page: u64, pages: u64) -> bool {
+    /// Forgets notes that touch the pages; tells whether there was one.
+    fn clean(&mut self, domain: u32, page: u64, pages: u64) -> bool {
+        let mut soiled = false;
         let end = page.saturating_add(pages);
         // Ranges are as large as unmaps are; the nearest one below may reach
         // into this one.
-        self.dirty
-            .range((domain, 0)..(domain, end))
-            .next_back()
-            .is_some_and(|((_, p), n)| p.saturating_add(*n) > page)
-    }
-
-    /// Forgets notes that touch the pages.
-    fn clean(&mut self, domain: u32, page: u64, pages: u64) {
-        if self.dirty.is_empty() {
-            return;
-        }
-        let end = page.saturating_add(pages);
-        while let Some((&key, &n)) = self.dirty.range((domain, 0)..(domain, end)).next_back()
+        while !self.dirty.is_empty()
+            && let Some((&key, &n)) = self.dirty.range(..(domain, end)).next_back()
+            && key.0 == domain
             && key.1.saturating_add(n) > page
         {
             self.dirty.remove(&key);
+            soiled = true;
         }
+        soiled
     }
 }
 

@@ -3,6 +3,7 @@
 use super::clock::Clock;
 use super::desc::{Descriptor, kind};
 use super::ftrace_line::{self, Event, Line};
+use super::kernel::cache_tags;
 use super::lines::LineSource;
 use super::report::Diagnostics;
 use super::window::{FtKind, FtRec, FtWindow};
@@ -32,6 +33,8 @@ pub(crate) struct FtReader<L> {
     eof: bool,
     /// The next record is the first one after a seam.
     seam: bool,
+    /// Flushes of cache tags stand for the descriptors, which were not recorded.
+    flushes: bool,
 }
 
 impl<L: LineSource> FtReader<L> {
@@ -42,7 +45,13 @@ impl<L: LineSource> FtReader<L> {
             counts: FtCounts::default(),
             eof: false,
             seam: false,
+            flushes: false,
         }
+    }
+
+    /// Takes flushes of cache tags for the descriptors that they stand for.
+    pub(crate) fn take_flushes(&mut self) {
+        self.flushes = true;
     }
 
     pub(crate) fn lines(&self) -> &L {
@@ -80,8 +89,14 @@ impl<L: LineSource> FtReader<L> {
         let (prefix, event) = match parsed {
             Line::Event(prefix, event) => (prefix, event),
             Line::Other(name) => {
-                diag.ignored(name);
-                return Ok(true);
+                let flush = self.flushes && cache_tags::is_flush(name);
+                let Some((prefix, flush)) = flush.then(|| cache_tags::line(line.bytes)).flatten()
+                else {
+                    diag.ignored(name);
+                    return Ok(true);
+                };
+                let Descriptor { qw0, qw1 } = flush.descriptor();
+                (prefix, Event::QiSubmit { qw0, qw1 })
             }
             Line::Lost(n) => {
                 self.counts.lost = self.counts.lost.saturating_add(n);

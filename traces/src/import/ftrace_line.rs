@@ -5,7 +5,7 @@
 //! `SYSTEM:EVENT`. Task names hold any character, so a line is read from its
 //! ` [CPU] ` on.
 
-use super::bytes::Cursor;
+use super::bytes::{Cursor, find_near};
 
 /// What stands before the event's name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,26 +77,19 @@ pub(crate) fn split(bytes: &[u8]) -> Result<(Prefix, &[u8], Cursor<'_>), Line<'_
     let Some((cpu, pid, rest)) = find_cpu(bytes) else {
         return Err(without_cpu(bytes));
     };
-    let mut c = Cursor::new(rest);
-    c.skip_spaces();
+    let mut t = Cursor::new(rest);
+    t.skip_spaces();
     // The flags' column is absent with `irq-info` off and in older trace-cmd's
     // report; a stamp begins with a digit and a flag column may, too
     // (preempt depth), so try the stamp first.
-    let mut t = c;
-    let time = match stamp(&mut t) {
-        Some(time) => time,
-        None => {
-            t = c;
-            let read = t.skip_past(b' ').and_then(|()| {
-                t.skip_spaces();
-                stamp(&mut t)
-            });
-            match read {
-                Some(time) => time,
-                None => return Err(Line::Damaged("time stamp cannot be read")),
-            }
-        }
-    };
+    let begins = t;
+    let time = stamp(&mut t).or_else(|| {
+        t = begins;
+        t.skip_past(b' ')?;
+        t.skip_spaces();
+        stamp(&mut t)
+    });
+    let Some(time) = time else { return Err(Line::Damaged("time stamp cannot be read")) };
     t.skip_spaces();
     let (name, end) = event_name(t.rest()).map_err(Line::Damaged)?;
     let mut args = Cursor::new(t.rest().get(end..).unwrap_or_default());
@@ -114,26 +107,27 @@ fn event_name(text: &[u8]) -> Result<(&[u8], usize), &'static str> {
     // Those that most lines have, with the system's name as perf prints it.
     let mut known = Cursor::new(text);
     let _ = known.try_lit(b"iommu:") || known.try_lit(b"intel_iommu:");
-    for name in [&b"map: "[..], b"unmap: ", b"qi_submit: "] {
-        if known.rest().starts_with(name) {
-            let start = text.len() - known.rest().len();
-            return Ok((&known.rest()[..name.len() - 2], start + name.len()));
-        }
-    }
-    any_event_name(text)
+    let rest = known.rest();
+    let length = match rest.first() {
+        Some(b'm') if rest.starts_with(b"map: ") => 3,
+        Some(b'u') if rest.starts_with(b"unmap: ") => 5,
+        Some(b'q') if rest.starts_with(b"qi_submit: ") => 9,
+        _ => return any_event_name(text),
+    };
+    Ok((&rest[..length], text.len() - rest.len() + length + 2))
 }
 
 fn any_event_name(text: &[u8]) -> Result<(&[u8], usize), &'static str> {
     let mut start = 0;
-    for (i, &b) in text.iter().enumerate() {
-        if b == b':' {
-            match text.get(i + 1) {
-                Some(b' ') | None if i > start => return Ok((&text[start..i], i + 2)),
-                Some(b' ') | None => return Err("event name cannot be read"),
-                Some(_) => start = i + 1,
-            }
-        } else if !b.is_ascii_graphic() {
+    for at in memchr::memchr_iter(b':', text) {
+        let graphic = text[start..at].iter().fold(true, |all, b| all & b.is_ascii_graphic());
+        if !graphic {
             return Err("no event name");
+        }
+        match text.get(at + 1) {
+            Some(b' ') | None if at > start => return Ok((&text[start..at], at + 2)),
+            Some(b' ') | None => return Err("event name cannot be read"),
+            Some(_) => start = at + 1,
         }
     }
     Err("no event name")
@@ -153,8 +147,11 @@ fn marker(text: &[u8]) -> &[u8] {
 }
 
 /// Finds ` [CPU] `; gives the CPU, the pid before it and what follows.
+#[inline]
 fn find_cpu(bytes: &[u8]) -> Option<(u32, u32, &[u8])> {
-    for at in memchr::memchr_iter(b'[', bytes) {
+    let mut at = 0;
+    loop {
+        at += find_near(b'[', &bytes[at..])?;
         let mut c = Cursor::new(&bytes[at + 1..]);
         if let Some(cpu) = c.dec()
             && at > 0
@@ -165,19 +162,36 @@ fn find_cpu(bytes: &[u8]) -> Option<(u32, u32, &[u8])> {
         {
             return Some((cpu, pid, c.rest()));
         }
+        at += 1;
     }
-    None
 }
 
 /// `TASK-PID` with an optional `(TGID)` behind it; perf: `TASK PID` or
 /// `TASK PID/TID`.
+#[inline]
 fn pid(head: &[u8]) -> Option<u32> {
     let mut head = head.trim_ascii_end();
     if let Some(inner) = head.strip_suffix(b")") {
         let open = memchr::memrchr(b'(', inner)?;
         head = head[..open].trim_ascii_end();
     }
-    // perf shows an unknown task's id as -1.
+    // From the last digit on; more than ten with zeros before them are read again.
+    let (mut pid, mut power) = (0u64, 1u64);
+    for (i, b) in head.iter().rev().take(11).enumerate() {
+        let digit = b.wrapping_sub(b'0');
+        if digit > 9 {
+            // perf shows an unknown task's id as -1.
+            let known = i > 0 && matches!(b, b'-' | b' ' | b'/');
+            return known.then_some(pid).and_then(|pid| u32::try_from(pid).ok());
+        }
+        pid += u64::from(digit) * power;
+        power *= 10;
+    }
+    long_pid(head)
+}
+
+/// [`pid`] of any number of digits, with nothing behind them.
+fn long_pid(head: &[u8]) -> Option<u32> {
     let digits = head.iter().rev().take_while(|b| b.is_ascii_digit()).count();
     let (before, digits) = head.split_at(head.len() - digits);
     let pid = Cursor::new(digits).dec().and_then(|pid| u32::try_from(pid).ok())?;
@@ -185,6 +199,7 @@ fn pid(head: &[u8]) -> Option<u32> {
 }
 
 /// `SEC.FRACTION:`.
+#[inline]
 fn stamp(c: &mut Cursor<'_>) -> Option<i64> {
     let time = c.seconds_ns()?;
     c.lit(b":")?;
@@ -214,6 +229,7 @@ fn without_cpu(bytes: &[u8]) -> Line<'_> {
     Line::Damaged("no [CPU] column")
 }
 
+#[inline]
 fn map(c: &mut Cursor<'_>) -> Option<Event<'static>> {
     let (iova, end) = iova_range(c)?;
     c.lit(b" paddr=0x")?;
@@ -225,6 +241,7 @@ fn map(c: &mut Cursor<'_>) -> Option<Event<'static>> {
     Some(Event::Map { iova, size, out })
 }
 
+#[inline]
 fn unmap(c: &mut Cursor<'_>) -> Option<Event<'static>> {
     let (iova, end) = iova_range(c)?;
     c.lit(b" size=")?;
@@ -235,6 +252,7 @@ fn unmap(c: &mut Cursor<'_>) -> Option<Event<'static>> {
 }
 
 /// `IOMMU: iova=0xSTART[ - 0xEND]`, the end exclusive.
+#[inline]
 fn iova_range(c: &mut Cursor<'_>) -> Option<(u64, Option<u64>)> {
     c.lit(b"IOMMU: iova=0x")?;
     let iova = c.hex()?;

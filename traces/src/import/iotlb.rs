@@ -109,6 +109,9 @@ impl Iotlb {
 
     /// Domain-selective invalidation.
     pub(crate) fn drop_domain(&mut self, domain: u32) {
+        if self.entries == 0 {
+            return;
+        }
         for b in self.small.iter_mut().chain(&mut self.large) {
             retain(b, &mut self.entries, |e| e.domain != domain);
         }
@@ -116,6 +119,9 @@ impl Iotlb {
 
     /// Page-selective invalidation of 2^`am` pages.
     pub(crate) fn drop_pages(&mut self, domain: u32, page: u64, am: u64) {
+        if self.entries == 0 {
+            return;
+        }
         match self.rules.pages {
             PageRule::Low8 => self.drop_low8(domain, page, am),
             PageRule::Exact => self.drop_range(domain, page, am),

@@ -31,9 +31,9 @@ use super::window::{FtKind, LogKind, LogRec, LogWindow, NONE};
 use crate::Result;
 
 /// Records of the log written between two looks at what is to be read.
-const STEPS: usize = 1024;
+pub(super) const STEPS: usize = 1024;
 /// Records of the log looked ahead with and without an ftrace.
-const LOG_AHEAD: usize = 1 << 17;
+pub(super) const LOG_AHEAD: usize = 1 << 17;
 const LOG_AHEAD_ALONE: usize = 1 << 15;
 /// Records of an ftrace among which a descriptor is looked for.
 const LOOK_FOR_DESCRIPTORS: usize = 1 << 14;
@@ -79,6 +79,14 @@ pub(crate) struct Join<L, F, S> {
 }
 
 impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
+    /// Of a kernel's trace alone; `log` gives a name to what its descriptors stand for.
+    pub(crate) fn of_kernel(log: L, trace: Joined<F>, sink: S, max_errors: u64) -> Self {
+        let mut join = Join::new(log, None, sink, max_errors);
+        join.window = LogWindow::default();
+        (join.begun, join.guest) = (true, Some(trace));
+        Join { log: LogReader::of_descriptors(join.log.into_lines()), ..join }
+    }
+
     pub(crate) fn new(log: L, guest: Option<F>, sink: S, max_errors: u64) -> Self {
         Join {
             log: LogReader::new(log, false),
@@ -217,7 +225,7 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
     }
 
     /// Writes the next record of the log and what belongs before it.
-    fn step(&mut self) -> Result<()> {
+    pub(super) fn step(&mut self) -> Result<()> {
         let Some(&rec) = self.window.front() else { return Ok(()) };
         let index = self.window.head();
         if self.guest.is_some() {
@@ -373,7 +381,7 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
     }
 
     /// What the ftrace recorded after the log's end.
-    fn rest_of_ftrace(&mut self) -> Result<()> {
+    pub(super) fn rest_of_ftrace(&mut self) -> Result<()> {
         loop {
             let Some(g) = &mut self.guest else { return Ok(()) };
             let index = g.window.head();

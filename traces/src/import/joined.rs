@@ -14,7 +14,7 @@ use super::window::{FtKind, FtWindow, LogKind, LogWindow, NONE};
 /// Records of the ftrace looked ahead at most.
 pub(crate) const FT_AHEAD: usize = 1 << 18;
 /// The ftrace is read this far beyond the log, ns.
-const FT_BEYOND_NS: i64 = 50_000_000;
+pub(crate) const FT_BEYOND_NS: i64 = 50_000_000;
 /// A map may be stamped this much later than an access that needs it.
 pub(crate) const PULL_NS: i64 = 20_000_000;
 
@@ -26,6 +26,8 @@ pub(crate) struct Joined<L> {
     pub(crate) pairing: Pairing,
     /// Log's clock minus the ftrace's.
     segments: Segments,
+    /// Recordings of the ftrace that were put into the log by [`Joined::feed_own`].
+    epoch: u64,
     /// Next records to be fed to the pairing.
     pub(crate) fed_log: u64,
     pub(crate) fed: u64,
@@ -48,6 +50,7 @@ impl<L: LineSource> Joined<L> {
             window: FtWindow::default(),
             pairing: Pairing::Descriptors(Aligner::new(true)),
             segments: Segments::default(),
+            epoch: 0,
             fed_log: 0,
             fed: 0,
             last_written: None,
@@ -133,6 +136,32 @@ impl<L: LineSource> Joined<L> {
         }
     }
 
+    /// Puts the descriptors among new records of the ftrace into the log, as what the IOMMU
+    /// carried out. There is one clock and nothing to be searched for.
+    pub(crate) fn feed_own<M: LineSource>(&mut self, log: &mut LogReader<M>, to: &mut LogWindow) {
+        while let Some(rec) = self.window.get(self.fed) {
+            let (index, time) = (self.fed, rec.time);
+            let submitted = (rec.kind == FtKind::Submit).then(|| rec.descriptor());
+            if rec.seam {
+                self.segments.seam(index);
+            }
+            if index == 0 || rec.seam {
+                self.epoch += 1;
+                self.segments.pair(index, self.epoch, 0);
+            }
+            self.fed += 1;
+            self.recent.note(&mut self.window, index, &mut self.caching);
+            let Some(at) = submitted.and_then(|d| log.submitted(to, time, d)) else { continue };
+            self.pairing.known_pair();
+            if let Some(r) = to.get_mut(at) {
+                r.peer = index;
+            }
+            if let Some(r) = self.window.get_mut(index) {
+                r.peer = at;
+            }
+        }
+    }
+
     /// Hands new records of the ftrace to the pairing.
     pub(crate) fn feed(&mut self) {
         while self.fed < self.window.end() {
@@ -172,6 +201,7 @@ impl<L: LineSource> Joined<L> {
                 {
                     r.told = domain;
                     r.vmm = pair.first.index;
+                    self.recent.linked(pair.second.index);
                 }
                 continue;
             }

@@ -2,28 +2,27 @@
 //!
 //! A guest on VT-d traces the descriptors that it submits (`qi_submit`), and
 //! these are all that a log of the IOMMU would tell of invalidations. They are
-//! taken for the log ([`submitted`]) and joined with the maps and unmaps
+//! taken for the log (`own.rs`) and joined with the maps and unmaps
 //! around them like any other pair. Elsewhere maps and unmaps stand alone
 //! ([`plain`]). Accesses are not recorded either way.
 
-mod cache_tags;
+pub(super) mod cache_tags;
 mod dma_line;
 mod lists;
 mod plain;
-mod submitted;
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use ioasim_events::OutputSpace;
+use memchr::memmem::Finder;
 
 use super::ftrace_line::{self, Event, Line};
 use super::lines::{EventSink, LineSource, import_error};
 use super::report::{ImportReport, Options};
 use super::single;
 use crate::Result;
-use cache_tags::Tagged;
 use plain::Plain;
-use submitted::Submitted;
 
 /// Imports a kernel's trace into `sink`. `open` gives its lines from the
 /// beginning each time; the reader of the last pass is given back.
@@ -42,16 +41,14 @@ pub fn kernel_trace<L: LineSource>(
     }
     let invalidations = shown.descriptors || shown.flushes;
     let (mut report, lines) = if invalidations && shown.table_changes {
-        let mut open = || -> Result<_> { Ok(Tagged::new(open()?, shown.descriptors)) };
-        let log = Submitted::new(open()?);
-        let (mut report, _, lines) = single::qemu_log(log, Some(open()?), sink, options)?;
+        let (mut report, lines) = single::kernel(open()?, !shown.descriptors, sink, options)?;
         if !shown.descriptors {
             report.notes.push(
                 "The trace has no qi_submit: invalidations are those of cache_tag_flush_range."
                     .into(),
             );
         }
-        (report, lines.expect("given above").into_inner())
+        (report, lines)
     } else {
         let mut plain = Plain::new(open()?, sink, options.max_errors, shown.table_changes);
         plain.run(options)?;
@@ -86,9 +83,14 @@ fn look<L: LineSource>(mut lines: L) -> Result<Shown> {
     let mut shown = Shown::default();
     while let Some(line) = lines.next_line()? {
         shown.lines += 1;
+        if line.truncated {
+            continue;
+        }
+        // Letters of their names that the lines of other events rarely have.
         if shown.table_changes
-            && !submitted::tells_submit(line.bytes)
-            && (shown.flushes || !cache_tags::tells_flush(line.bytes))
+            && (memchr::memchr2(b'q', b'g', line.bytes).is_none()
+                || !tells_submit(line.bytes)
+                    && (shown.flushes || !cache_tags::tells_flush(line.bytes)))
         {
             // Only invalidations are still to be seen.
             continue;
@@ -114,6 +116,13 @@ fn look<L: LineSource>(mut lines: L) -> Result<Shown> {
         }
     }
     Ok(shown)
+}
+
+/// True if a line may be a `qi_submit`. Most lines of a trace are others, which need not be taken
+/// apart to look for it.
+fn tells_submit(line: &[u8]) -> bool {
+    static SUBMIT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("qi_submit"));
+    SUBMIT.find(line).is_some()
 }
 
 fn nothing(path: &Path, lines: u64) -> crate::Error {

@@ -32,6 +32,7 @@ mod lines;
 mod model;
 mod nested;
 mod order;
+mod own;
 mod pairing;
 mod parent;
 mod qemu;

@@ -82,6 +82,10 @@ impl<L: LineSource, F: LineSource, S: EventSink> Join<L, F, S> {
     /// The log record before which unmap `index` cannot be: the one behind
     /// the last miss that still found the old output.
     fn hold(&mut self, index: u64) -> u64 {
+        if !self.window.proves() {
+            // Nothing misses where accesses are not recorded.
+            return 0;
+        }
         let found = self.attribute(index);
         let Some(g) = self.guest.as_ref() else { return 0 };
         let Some(rec) = g.window.get(index) else { return 0 };

@@ -32,6 +32,13 @@ impl Pairing {
         }
     }
 
+    /// Counts a pair of descriptors that is known without a search.
+    pub(crate) fn known_pair(&mut self) {
+        if let Pairing::Descriptors(p) = self {
+            p.known_pair();
+        }
+    }
+
     pub(crate) fn end_first(&mut self) {
         both!(self, p => p.end_first());
     }

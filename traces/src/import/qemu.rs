@@ -111,6 +111,24 @@ impl<L: LineSource> LogReader<L> {
         }
     }
 
+    /// The log of a VT-d of which nothing but descriptors is known
+    /// ([`LogReader::submitted`]); `lines` gives its name.
+    pub(crate) fn of_descriptors(lines: L) -> Self {
+        LogReader {
+            clock: Clock::of_times(),
+            model: Some(Model::VtD),
+            eof: true,
+            ..LogReader::new(lines, false)
+        }
+    }
+
+    /// Takes a descriptor that a guest submitted for one that the IOMMU carried out; gives its
+    /// record.
+    pub(crate) fn submitted(&mut self, w: &mut LogWindow, time: i64, d: Descriptor) -> Option<u64> {
+        self.counts.iommu_events += 1;
+        self.descriptor(w, LogRec::new(LogKind::Void, time, 0), d)
+    }
+
     pub(crate) fn lines(&self) -> &L {
         &self.lines
     }
@@ -252,18 +270,9 @@ impl<L: LineSource> LogReader<L> {
                 w.push(rec);
             }
             Event::InvDesc { qw0, qw1 } => {
-                self.counts.raw_descriptors += 1;
-                let d = Descriptor { qw0, qw1 };
-                if d.kind() == kind::WAIT {
-                    self.counts.waits += 1;
-                    return;
+                if let Some(index) = self.descriptor(w, rec, Descriptor { qw0, qw1 }) {
+                    self.raw = Some((index, line));
                 }
-                if let Some(tlb) = d.device_tlb() {
-                    self.counts.device_tlb += 1;
-                    self.counts.device_tlb_whole += u64::from(tlb.order == 52);
-                }
-                let index = push_descriptor(w, rec, d);
-                self.raw = Some((index, line));
             }
             Event::InvPages { domain, addr, am } => {
                 self.decoded(w, rec, Descriptor::iotlb_pages(domain, addr, am))
@@ -305,6 +314,20 @@ impl<L: LineSource> LogReader<L> {
             | Event::Host(_) => self.vmm_event(w, event, rec),
             Event::Lost(n) => self.counts.lost += n,
         }
+    }
+
+    /// A raw descriptor; its record, unless it only waits.
+    fn descriptor(&mut self, w: &mut LogWindow, rec: LogRec, d: Descriptor) -> Option<u64> {
+        self.counts.raw_descriptors += 1;
+        if d.kind() == kind::WAIT {
+            self.counts.waits += 1;
+            return None;
+        }
+        if let Some(tlb) = d.device_tlb() {
+            self.counts.device_tlb += 1;
+            self.counts.device_tlb_whole += u64::from(tlb.order == 52);
+        }
+        Some(push_descriptor(w, rec, d))
     }
 
     /// The line with the output of a translation.

@@ -4,9 +4,11 @@
 use ioasim_events::{CachingMode, OutputSpace};
 
 use super::join::Join;
-use super::lines::{EventSink, LineSource, import_error};
+use super::joined::Joined;
+use super::lines::{EventSink, LineSource, MemoryLines, import_error};
 use super::model::Model;
 use super::pairing::Pairing;
+use super::qemu::LogReader;
 use super::report::{ImportReport, Options};
 use crate::Result;
 
@@ -27,12 +29,41 @@ pub fn qemu_log<L: LineSource, F: LineSource>(
 ) -> Result<(ImportReport, L, Option<F>)> {
     let mut join = Join::new(log, guest_ftrace, sink, options.max_errors);
     join.run(options)?;
+    let (report, log, guest) = finish(join)?;
+    Ok((report, log.into_lines(), guest.map(|g| g.reader.into_lines())))
+}
+
+/// Imports a kernel's trace that holds invalidations; `flushes`: those of cache tags, as there are
+/// no descriptors.
+pub(super) fn kernel<L: LineSource>(
+    trace: L,
+    flushes: bool,
+    sink: &mut impl EventSink,
+    options: &mut Options<'_>,
+) -> Result<(ImportReport, L)> {
+    let none = MemoryLines::new("descriptors", b"");
+    let mut trace = Joined::new(trace);
+    if flushes {
+        trace.reader.take_flushes();
+    }
+    let mut join = Join::of_kernel(none, trace, sink, options.max_errors);
+    join.run_own(options)?;
+    let (report, _, guest) = finish(join)?;
+    Ok((report, guest.expect("given above").reader.into_lines()))
+}
+
+type Finished<L, F> = (ImportReport, LogReader<L>, Option<Joined<F>>);
+
+/// The report of a join that has read everything, and its inputs.
+fn finish<L: LineSource, F: LineSource, S: EventSink>(
+    join: Join<L, F, S>,
+) -> Result<Finished<L, F>> {
     let mut report = ImportReport { output_space: OutputSpace::Gpa, ..ImportReport::default() };
     check(&join)?;
     count(&join, &mut report);
     let Join { log, guest, diag, .. } = join;
     diag.finish(&mut report);
-    Ok((report, log.into_lines(), guest.map(|g| g.reader.into_lines())))
+    Ok((report, log, guest))
 }
 
 /// Refuses inputs that are not what they were given as.

@@ -102,24 +102,33 @@ impl Tables {
             out.push(Removed { page, pages, out: e.remove().out });
             return;
         }
+        if self.is_free(domain, page, pages) {
+            return;
+        }
         let end = page.saturating_add(pages);
-        let mut from = self.range_of(domain, page).map_or(page, |(start, _)| start);
-        while from < end
-            && let Some((&(_, start), &range)) =
-                self.ranges.range((domain, from)..(domain, end)).next()
-        {
-            self.ranges.remove(&(domain, start));
+        // What is left of the last one.
+        let mut rest = None;
+        let mut remove = |start: u64, range: Range| {
             let stop = start + range.pages;
             let (a, b) = (start.max(page), stop.min(end));
-            if start < a {
-                self.ranges.insert((domain, start), Range { pages: a - start, ..range });
-            }
             if b < stop {
-                let rest = Range { pages: stop - b, out: range.out + (b - start), ..range };
-                self.ranges.insert((domain, b), rest);
+                rest = Some((b, Range { pages: stop - b, out: range.out + (b - start), ..range }));
             }
             out.push(Removed { page: a, pages: b - a, out: range.out + (a - start) });
-            from = stop;
+        };
+        if let Some((&(d, start), range)) = self.ranges.range_mut(..(domain, page)).next_back()
+            && d == domain
+            && page - start < range.pages
+        {
+            remove(start, *range);
+            range.pages = page - start;
+        }
+        let inside = (domain, page)..(domain, end);
+        for ((_, start), range) in self.ranges.extract_if(inside, |_, _| true) {
+            remove(start, range);
+        }
+        if let Some((page, range)) = rest {
+            self.ranges.insert((domain, page), range);
         }
     }
 
@@ -138,6 +147,9 @@ impl Tables {
     pub(crate) fn announce(&mut self, domain: u32, page: u64, pages: u64) -> bool {
         if let Some(range) = self.ranges.get_mut(&(domain, page)).filter(|r| r.pages >= pages) {
             return std::mem::replace(&mut range.fresh, false);
+        }
+        if self.is_free(domain, page, pages) {
+            return false;
         }
         let end = page.saturating_add(pages);
         let first = self.range_of(domain, page).map_or(page, |(start, _)| start);
@@ -181,6 +193,51 @@ mod tests {
 
     fn range(pages: u64, out: u64) -> Range {
         Range { pages, out, perm: 3, fresh: true, used: false }
+    }
+
+    proptest::proptest! {
+        /// Against a map of single pages.
+        #[test]
+        fn pages_are_those_of_a_map(
+            steps in proptest::collection::vec((0..2u32, 0..40u64, 1..12u64, 0..3u8), 1..60),
+        ) {
+            let mut t = Tables::default();
+            let mut pages: BTreeMap<(u32, u64), (u64, bool)> = BTreeMap::new();
+            for (i, (domain, page, n, what)) in steps.into_iter().enumerate() {
+                let inside = (domain, page)..(domain, page + n);
+                if what == 2 {
+                    let fresh: Vec<bool> = pages.range(inside.clone()).map(|p| p.1.1).collect();
+                    // All that it touches is announced, not only what it covers.
+                    let touched: Vec<_> = t.within(domain, page, n).map(|(at, _)| {
+                        let (start, r) = t.range_of(domain, at).unwrap();
+                        start..start + r.pages
+                    }).collect();
+                    let all = !fresh.is_empty() && fresh.iter().all(|f| *f);
+                    proptest::prop_assert_eq!(t.announce(domain, page, n), all);
+                    for at in touched.into_iter().flatten() {
+                        pages.get_mut(&(domain, at)).unwrap().1 = false;
+                    }
+                    continue;
+                }
+                let mut out = Vec::new();
+                t.unmap(domain, page, n, &mut out);
+                let removed: Vec<_> =
+                    out.iter().flat_map(|r| (0..r.pages).map(move |i| (r.page + i, r.out + i))).collect();
+                let wanted: Vec<_> = pages.range(inside.clone()).map(|(k, v)| (k.1, v.0)).collect();
+                proptest::prop_assert_eq!(removed, wanted);
+                pages.retain(|k, _| !inside.contains(k));
+                if what == 1 {
+                    let first = 1000 * i as u64;
+                    t.map(domain, page, range(n, first));
+                    pages.extend((0..n).map(|i| ((domain, page + i), (first + i, true))));
+                }
+                for d in 0..2 {
+                    for p in 0..52 {
+                        proptest::prop_assert_eq!(t.lookup(d, p), pages.get(&(d, p)).map(|v| v.0));
+                    }
+                }
+            }
+        }
     }
 
     #[test]

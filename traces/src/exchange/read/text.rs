@@ -66,12 +66,13 @@ pub(super) fn table<R: ByteSource, S: EventSink>(
     let mut lines = Lines::new(input);
     let mut fields = Fields::default();
     let mut columns: Option<csv::Columns> = None;
+    let mut last = csv::LastDevice::default();
     while let Some((first, line)) = lines.next()? {
         let (place, length) = (Place::Line(first), line.len());
         if line.is_empty() || line == b"\r" {
             continue;
         }
-        if let Some(e) = columns.as_ref().and_then(|c| c.plain(line)) {
+        if let Some(e) = columns.as_ref().and_then(|c| c.plain(line, &mut last)) {
             sink.event(e, None, place)?;
             sink.tick(|| lines.input.progress())?;
             continue;

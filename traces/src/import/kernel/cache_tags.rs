@@ -7,18 +7,13 @@
 //! of type `iotlb` or `nesting_iotlb` is an IOTLB invalidation; tags of device TLBs, and
 //! `cache_tag_assign` and `_unassign`, are none. trace-cmd prints the type as a number.
 
-use std::io::Write;
-use std::path::Path;
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
 use super::super::bytes::Cursor;
 use super::super::desc::Descriptor;
-use super::super::ftrace_line;
-use super::super::lines::LineSource;
-use crate::Result;
-use crate::input::Line;
+use super::super::ftrace_line::{self, Prefix};
 
 /// From this order on, the kernel asks for the whole domain (`mask` of a
 /// flush from 0 to the end of the address space).
@@ -26,7 +21,7 @@ const WHOLE_ORDER: u64 = 45;
 
 /// A flush of a cache tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Flush {
+pub(in crate::import) struct Flush {
     pub(super) domain: u32,
     pub(super) pasid: u32,
     /// Address and log2 of the pages; `None`: all of the domain.
@@ -34,7 +29,7 @@ pub(super) struct Flush {
 }
 
 impl Flush {
-    pub(super) fn descriptor(self) -> Descriptor {
+    pub(in crate::import) fn descriptor(self) -> Descriptor {
         match (self.pasid, self.range) {
             // IOMMU_NO_PASID: legacy and second-stage tables.
             (0, Some((addr, order))) => Descriptor::iotlb_pages(self.domain, addr, order),
@@ -45,7 +40,7 @@ impl Flush {
 }
 
 /// True for the names of such events.
-pub(super) fn is_flush(name: &[u8]) -> bool {
+pub(in crate::import) fn is_flush(name: &[u8]) -> bool {
     matches!(name, b"cache_tag_flush_range" | b"cache_tag_flush_range_np" | b"cache_tag_flush_all")
 }
 
@@ -106,56 +101,11 @@ fn pasid(c: &mut Cursor<'_>) -> Option<u32> {
     u32::try_from(c.dec()?).ok().filter(|p| *p < 1 << 20)
 }
 
-/// A kernel's trace in which the flushes of cache tags are `qi_submit`.
-#[derive(Debug)]
-pub(super) struct Tagged<L> {
-    lines: L,
-    text: Vec<u8>,
-    /// Rewrites nothing: the trace has its descriptors.
-    as_they_are: bool,
-}
-
-impl<L: LineSource> Tagged<L> {
-    pub(super) fn new(lines: L, as_they_are: bool) -> Self {
-        Tagged { lines, text: Vec::with_capacity(256), as_they_are }
-    }
-
-    pub(super) fn into_inner(self) -> L {
-        self.lines
-    }
-}
-
-impl<L: LineSource> LineSource for Tagged<L> {
-    fn next_line(&mut self) -> Result<Option<Line<'_>>> {
-        let Some(line) = self.lines.next_line()? else { return Ok(None) };
-        if self.as_they_are || !tells_flush(line.bytes) {
-            return Ok(Some(line));
-        }
-        let Ok((prefix, name, text)) = ftrace_line::split(line.bytes) else {
-            return Ok(Some(line));
-        };
-        let Some(Some(flush)) = is_flush(name).then(|| parse(name, &text)).flatten() else {
-            return Ok(Some(line));
-        };
-        let Descriptor { qw0, qw1 } = flush.descriptor();
-        let (seconds, ns) = (prefix.time / 1_000_000_000, prefix.time % 1_000_000_000);
-        self.text.clear();
-        write!(
-            self.text,
-            "task-{} [{:03}] {seconds}.{ns:09}: qi_submit: iotlb_inv dmar: {qw0:#x} {qw1:#x} 0x0 0x0",
-            prefix.pid, prefix.cpu
-        )
-        .expect("memory takes all");
-        Ok(Some(Line { number: line.number, bytes: &self.text, truncated: false }))
-    }
-
-    fn path(&self) -> &Path {
-        self.lines.path()
-    }
-
-    fn progress(&self) -> (u64, u64) {
-        self.lines.progress()
-    }
+/// Reads a line of an event that flushes IOTLB entries; `None` for all others.
+pub(in crate::import) fn line(bytes: &[u8]) -> Option<(Prefix, Flush)> {
+    let (prefix, name, text) = ftrace_line::split(bytes).ok()?;
+    let flush = is_flush(name).then(|| parse(name, &text)).flatten()??;
+    Some((prefix, flush))
 }
 
 #[cfg(test)]

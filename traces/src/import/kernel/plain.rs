@@ -370,7 +370,11 @@ impl<L: LineSource, S: EventSink> Plain<L, S> {
         }
         let domain = event.domain.0;
         let mut removed = Vec::new();
-        self.tables.unmap(domain, page, pages, &mut removed);
+        if map && self.tables.is_free(domain, page, pages) {
+            self.tables.used(domain);
+        } else {
+            self.tables.unmap(domain, page, pages, &mut removed);
+        }
         if map {
             self.counts.maps += 1;
             for old in removed {

@@ -143,6 +143,10 @@ impl FtWindow {
         self.recs.front()
     }
 
+    pub(crate) fn back(&self) -> Option<&FtRec> {
+        self.recs.back()
+    }
+
     /// True if there are `records` of them, or too many texts.
     pub(crate) fn is_full(&self, records: usize) -> bool {
         self.recs.len() >= records || self.text_bytes >= MAX_TEXT_BYTES
