@@ -29,12 +29,19 @@ struct Pending {
     after: u64,
     /// It waits no more.
     gone: bool,
+    /// Number of the one before it that begins in a page of the same bucket, or
+    /// a lower one than any that waits.
+    before: u64,
 }
 
 /// What waits on one CPU, oldest first.
 #[derive(Debug, Default)]
 struct Waiting {
     all: VecDeque<Pending>,
+    /// Number of the oldest; they are counted from 1.
+    base: u64,
+    /// Number of the newest by the page that it begins with.
+    newest: Vec<u64>,
     /// First page of each, in 32 bits: all are searched far more often than one is found.
     keys: VecDeque<u32>,
     /// At least the number of pages of each.
@@ -46,14 +53,25 @@ struct Waiting {
 }
 
 impl Waiting {
+    /// Buckets of pages: twice as many as wait.
+    const BUCKETS: usize = 1024;
+    /// Most pages that are looked up one by one.
+    const FEW_PAGES: u64 = 64;
+
+    fn bucket(page: u64) -> usize {
+        // Fibonacci hashing.
+        (page.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as usize % Self::BUCKETS
+    }
+
     /// Ends the wait of those that touch `[iova, last]` and that `ends` says to, given each.
     fn end_touching(&mut self, iova: u64, last: u64, mut ends: impl FnMut(&Pending) -> bool) {
         const STEP: usize = 16;
         let mut found = false;
+        let alive = &mut self.alive;
         let mut end = |p: &mut Pending| {
             if !p.gone && p.iova <= last && iova <= p.last && ends(p) {
                 p.gone = true;
-                self.alive -= 1;
+                *alive -= 1;
                 found = true;
             }
         };
@@ -68,6 +86,22 @@ impl Waiting {
         // 32 bits: what is taken for near by mistake is looked at in full.
         let first = (iova >> 12).saturating_sub(self.most_pages);
         let span = (last >> 12) - first;
+        if span <= Self::FEW_PAGES {
+            for page in first..=last >> 12 {
+                let mut number = self.newest[Self::bucket(page)];
+                while number >= self.base {
+                    let p = &mut self.all[(number - self.base) as usize];
+                    if p.iova >> 12 == page {
+                        end(p);
+                    }
+                    number = p.before;
+                }
+            }
+            if found {
+                self.drop_gone();
+            }
+            return;
+        }
         let (first, span) = (first as u32, u32::try_from(span).unwrap_or(u32::MAX));
         let mut from = 0;
         for keys in [self.keys.as_slices().0, self.keys.as_slices().1] {
@@ -88,36 +122,57 @@ impl Waiting {
     /// Takes out what is gone: the oldest, or all if that is most of it.
     fn drop_gone(&mut self) {
         while self.all.front().is_some_and(|p| p.gone) {
-            self.all.pop_front();
-            self.keys.pop_front();
+            self.drop_front();
         }
-        while self.all.back().is_some_and(|p| p.gone) {
+        while let Some(p) = self.all.back().filter(|p| p.gone) {
+            // Its number goes to the next that comes.
+            self.newest[Self::bucket(p.iova >> 12)] = p.before;
             self.all.pop_back();
             self.keys.pop_back();
         }
         if self.all.len() > 2 * self.alive + 32 {
-            self.all.retain(|p| !p.gone);
+            let all = std::mem::take(&mut self.all);
             self.keys.clear();
-            self.keys.extend(self.all.iter().map(|p| (p.iova >> 12) as u32));
+            self.most_pages = 0;
+            // No number is given twice: those in buckets are of none that waits.
+            self.base += all.len() as u64;
+            all.into_iter().filter(|p| !p.gone).for_each(|p| self.add(p));
         }
         if self.all.is_empty() {
             self.most_pages = 0;
         }
     }
 
-    /// Takes the oldest one out.
-    fn pop(&mut self) -> Option<Pending> {
+    fn drop_front(&mut self) -> Option<Pending> {
         let oldest = self.all.pop_front()?;
         self.keys.pop_front();
+        self.base += 1;
+        Some(oldest)
+    }
+
+    /// Puts one at the end.
+    fn add(&mut self, mut p: Pending) {
+        let page = p.iova >> 12;
+        self.most_pages = self.most_pages.max((p.last >> 12) - page + 1);
+        if self.newest.is_empty() {
+            (self.newest, self.base) = (vec![0; Self::BUCKETS], 1);
+        }
+        let number = self.base + self.all.len() as u64;
+        p.before = std::mem::replace(&mut self.newest[Self::bucket(page)], number);
+        self.keys.push_back(page as u32);
+        self.all.push_back(p);
+    }
+
+    /// Takes the oldest one out.
+    fn pop(&mut self) -> Option<Pending> {
+        let oldest = self.drop_front()?;
         self.alive -= 1;
         self.drop_gone();
         Some(oldest)
     }
 
     fn push(&mut self, p: Pending) {
-        self.most_pages = self.most_pages.max((p.last >> 12) - (p.iova >> 12) + 1);
-        self.keys.push_back((p.iova >> 12) as u32);
-        self.all.push_back(p);
+        self.add(p);
         self.alive += 1;
     }
 }
@@ -173,7 +228,16 @@ impl Recent {
                 }
                 let (iova, after) = (rec.a, waiting.submits);
                 let pid = rec.pid;
-                waiting.push(Pending { index, pid, map, iova, last, after, gone: false });
+                waiting.push(Pending {
+                    index,
+                    pid,
+                    map,
+                    iova,
+                    last,
+                    after,
+                    gone: false,
+                    before: 0,
+                });
             }
             FtKind::Submit => {
                 let Some((_, addr, am)) = rec.descriptor().pages() else { return };
@@ -436,7 +500,7 @@ mod tests {
         #[test]
         fn links_are_those_of_a_full_search(
             steps in proptest::collection::vec(
-                (0..256u32, 0..2u32, 0..2u32, 0..600u64, 1..6u64, proptest::bool::ANY), 0..1500),
+                (0..256u32, 0..2u32, 0..2u32, 0..600u64, proptest::prop_oneof![40 => 1..6u64, 1 => 1..200u64], proptest::bool::ANY), 0..1500),
             rare in proptest::sample::select(vec![1u32, 20, 255]),
         ) {
             let recs: Vec<FtRec> = steps.into_iter().map(|(what, pid, cpu, page, pages, map)| {
