@@ -380,27 +380,10 @@ impl History {
 
     /// Those among the last `most` whose pages lie beside those of a record, the newest first.
     pub(super) fn beside(&self, rec: &FtRec, most: usize) -> impl Iterator<Item = &Entry> {
-        const STEP: usize = 16;
         let (start, end) = (Self::side(rec.a), Self::side(rec.a.wrapping_add(rec.size)));
-        let first = self.last(most);
-        let mut at = self.sides.len();
-        std::iter::from_fn(move || {
-            while at > first {
-                if at - first >= STEP {
-                    let step = &self.sides[at - STEP..at];
-                    if !step.iter().fold(false, |any, s| any | (s.0 == end) | (s.1 == start)) {
-                        at -= STEP;
-                        continue;
-                    }
-                }
-                at -= 1;
-                let side = self.sides[at];
-                if side.0 == end || side.1 == start {
-                    return Some(&self.entries[at]);
-                }
-            }
-            None
-        })
+        let found =
+            newest_first(&self.sides, self.last(most), move |s| (s.0 == end) | (s.1 == start));
+        found.map(|at| &self.entries[at])
     }
 
     /// The last `most` entries.
@@ -414,29 +397,37 @@ impl History {
 
     /// Those of a task on a CPU among the last `most`, the newest first.
     pub(super) fn of_task(&self, pid: u32, cpu: u32, most: usize) -> impl Iterator<Item = &Entry> {
-        const STEP: usize = 16;
         let key = Self::key(pid, cpu);
-        let first = self.last(most);
-        let mut at = self.keys.len();
-        std::iter::from_fn(move || {
-            while at > first {
-                if at - first >= STEP {
-                    // All of a step at once: no early exit, four to an instruction.
-                    let step = &self.keys[at - STEP..at];
-                    if !step.iter().fold(false, |any, k| any | (*k == key)) {
-                        at -= STEP;
-                        continue;
-                    }
-                }
-                at -= 1;
-                let entry = &self.entries[at];
-                if entry.pid == pid && entry.cpu == cpu {
-                    return Some(entry);
+        let found = newest_first(&self.keys, self.last(most), move |k| *k == key);
+        found.map(|at| &self.entries[at]).filter(move |e| e.pid == pid && e.cpu == cpu)
+    }
+}
+
+/// Places from `first` on that hold what is searched for, the last first.
+fn newest_first<K>(
+    all: &[K],
+    first: usize,
+    is: impl Fn(&K) -> bool,
+) -> impl Iterator<Item = usize> {
+    const STEP: usize = 16;
+    let mut at = all.len();
+    std::iter::from_fn(move || {
+        while at > first {
+            if at - first >= STEP {
+                // All of a step at once: no early exit, several to an instruction.
+                let step = &all[at - STEP..at];
+                if !step.iter().fold(false, |any, k| any | is(k)) {
+                    at -= STEP;
+                    continue;
                 }
             }
-            None
-        })
-    }
+            at -= 1;
+            if is(&all[at]) {
+                return Some(at);
+            }
+        }
+        None
+    })
 }
 
 #[cfg(test)]
