@@ -159,3 +159,46 @@ impl Usage {
         (self.arrivals > 0).then(|| self.queue.area() as f64 / self.arrivals as f64)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Jobs booked as wholes, in any order, give what their comings and
+        /// goings give, with a restart among them.
+        #[test]
+        fn jobs_served_are_jobs_that_came_and_left(
+            jobs in prop::collection::vec((0u64..100, 1u64..50), 0..30),
+            restart in 0u64..150,
+        ) {
+            let (start, end) = (Ps(restart), Ps(200));
+            let mut steps: Vec<(u64, bool)> = jobs
+                .iter()
+                .flat_map(|&(from, long)| [(from, true), (from + long, false)])
+                .collect();
+            steps.sort_unstable();
+            let (mut stepped, mut whole) = (Usage::default(), Usage::default());
+            let earlier = steps.partition_point(|s| s.0 < restart);
+            let step = |usage: &mut Usage, steps: &[(u64, bool)]| {
+                for &(at, comes) in steps {
+                    if comes { usage.arrive(Ps(at)) } else { usage.leave(Ps(at)) }
+                    usage.busy.add(Ps(at), if comes { 1 } else { -1 });
+                }
+            };
+            step(&mut stepped, &steps[..earlier]);
+            stepped.restart(start);
+            step(&mut stepped, &steps[earlier..]);
+            whole.restart(start);
+            for &(from, long) in jobs.iter().filter(|j| j.0 + j.1 >= restart) {
+                whole.served(Ps(from), Ps(from + long));
+            }
+            stepped.settle(end);
+            whole.settle(end);
+            let books = |u: &Usage| (u.arrivals, u.departures, u.busy.area(), u.sojourn(end));
+            prop_assert_eq!(books(&whole), books(&stepped));
+            prop_assert_eq!((whole.littles_residual(end), stepped.littles_residual(end)), (0, 0));
+        }
+    }
+}
