@@ -6,8 +6,10 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Items between the slowest consumer and the producer.
-const WINDOW: usize = 16;
+/// Items between the slowest consumer and the producer: enough that a worker
+/// stays with a consumer for milliseconds, few enough that all of them stay in
+/// the last-level cache.
+const WINDOW: usize = 6;
 
 /// Consumers `C` that are to be given items `T`.
 pub struct FanOut<C, T, E> {

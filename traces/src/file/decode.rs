@@ -16,16 +16,17 @@ use super::schema;
 use super::source::PageSource;
 use crate::{Error, Result};
 
-/// Most events of a chunk: 1.2 MB, so that the chunks in flight stay in the
-/// last-level cache between the decoder and the simulations.
-pub const CHUNK_EVENTS: usize = 16_384;
+/// Most events of a chunk: 0.5 MB, so that the dozen chunks between the decoder
+/// and the slowest simulation stay in the last-level cache.
+pub const CHUNK_EVENTS: usize = 8_192;
 
 /// Decoded chunks that wait for the consumer.
-const QUEUED_CHUNKS: usize = 3;
+const QUEUED_CHUNKS: usize = 2;
 
-/// Chunks whose memory is used again: those queued, one being decoded, one
-/// being read, and two that slow readers of several may still hold.
-const POOLED_CHUNKS: usize = QUEUED_CHUNKS + 4;
+/// Chunks whose memory is used again: those queued, one being decoded, and those
+/// that several readers may still hold. A chunk beyond them is new memory, and
+/// the kernel's work for its pages costs more than decoding it.
+const POOLED_CHUNKS: usize = QUEUED_CHUNKS + 10;
 
 /// Iterator over a trace's chunks, decoded ahead by another thread.
 ///
