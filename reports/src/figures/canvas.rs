@@ -2,6 +2,7 @@
 //! and SVG that the page's style sheet can colour.
 
 use std::fmt::Display;
+use std::ops::Range;
 
 use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
@@ -226,14 +227,13 @@ fn restyle(svg: &str) -> String {
             }
             drop_attribute(&mut line, " font-family=\"");
             drop_attribute(&mut line, " font-size=\"");
-            for (hex, class) in &classes {
-                line =
-                    line.replacen(&format!(" fill=\"{hex}\""), &format!(" class=\"f {class}\""), 1);
-                line = line.replacen(
-                    &format!(" stroke=\"{hex}\""),
-                    &format!(" class=\"l {class}\""),
-                    1,
-                );
+            for (attribute, way) in [(" fill=\"", 'f'), (" stroke=\"", 'l')] {
+                let value = attribute_value(&line, attribute).map(|at| &line[at]);
+                let class = value.and_then(|v| classes.iter().find(|(hex, _)| hex == v));
+                if let Some((hex, class)) = class {
+                    let old = format!("{attribute}{hex}\"");
+                    line = line.replacen(&old, &format!(" class=\"{way} {class}\""), 1);
+                }
             }
             line = line.replace(" \"", "\"");
         }
@@ -243,11 +243,16 @@ fn restyle(svg: &str) -> String {
 }
 
 fn drop_attribute(line: &mut String, start: &str) {
-    if let Some(at) = line.find(start)
-        && let Some(len) = line[at + start.len()..].find('"')
-    {
-        line.replace_range(at..at + start.len() + len + 1, "");
+    if let Some(value) = attribute_value(line, start) {
+        line.replace_range(value.start - start.len()..=value.end, "");
     }
+}
+
+/// Where the value of the attribute that begins with `start` lies in an element.
+fn attribute_value(line: &str, start: &str) -> Option<Range<usize>> {
+    let from = line.find(start)? + start.len();
+    let len = line[from..].find('"')?;
+    Some(from..from + len)
 }
 
 #[cfg(test)]
