@@ -98,8 +98,9 @@ impl Common {
 #[command(after_help = "\
 Examples:
   ioasim trace generate nic-mlx5 -o rx.parquet
-  ioasim trace generate nic-mlx5 --kernel 6.0 --cpus 32 --flows 40 --acks 0.12 --gbps 30.9 \\
-      --history 1500:1024,4000:1024,4000:256 -o rx40.parquet
+  ioasim trace generate nic-mlx5 --kernel 6.0 --cpus 64 --channels 60 --flows 40 --acks 0.12 \\
+      --gbps 30.9 --read-ns 2300000 -o rx40.parquet
+  ioasim trace generate nic-mlx5 --page-cache 0 -o unmap-all.parquet
 
 docs/generating.md explains the driver's behaviour, every default and its source.")]
 pub struct Nic {
@@ -118,13 +119,18 @@ pub struct Nic {
     #[arg(long, value_name = "MTU:PACKETS[:FLOWS],...", value_delimiter = ',', value_parser = setting)]
     #[arg(default_value = "1500:1024,4000:1024,4000:256")]
     history: Vec<RingSetting>,
-    /// Pages of an old ring given back while a CPU takes one for the new ring.
-    #[arg(long, value_name = "PAGES", default_value_t = NicOptions::default().close_rate)]
-    #[arg(allow_negative_numbers = true)]
-    close_rate: f64,
-    /// The receiving core's own queue sends acknowledgements, not one that the flow's hash chooses.
+    /// Pages of old rings given back while a CPU takes one for the new ring [default: all before].
+    #[arg(long, value_name = "PAGES", allow_negative_numbers = true)]
+    close_rate: Option<f64>,
+    /// Pages of each ring that stay mapped until they can be posted again; 0 unmaps all.
+    #[arg(long, value_name = "PAGES", default_value_t = NicOptions::default().page_cache)]
+    page_cache: u64,
+    /// Mean ns until the application has read what it received.
+    #[arg(long, value_name = "NS", default_value_t = NicOptions::default().read_ns)]
+    read_ns: u64,
+    /// A queue that the flow's hash chooses sends acknowledgements, not the receiving core's own.
     #[arg(long)]
-    send_by_core: bool,
+    send_by_hash: bool,
     /// Rate at which packets arrive.
     #[arg(long, value_name = "GB/S", default_value_t = NicOptions::default().gbps)]
     #[arg(allow_negative_numbers = true)]
@@ -168,7 +174,9 @@ impl Nic {
             flows: self.flows,
             history: self.history.clone(),
             close_rate: self.close_rate,
-            send_by_flow: !self.send_by_core,
+            page_cache: self.page_cache,
+            read_ns: self.read_ns,
+            send_by_flow: self.send_by_hash,
             gbps: self.gbps,
             acks: self.acks,
             burst: self.burst.unwrap_or(NicOptions::default().burst),

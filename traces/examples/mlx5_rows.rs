@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! cargo run --release -p ioasim-traces --example mlx5_rows -- distances
+//! cargo run --release -p ioasim-traces --example mlx5_rows -- sweep
 //! cargo run --release -p ioasim-traces --example mlx5_rows -- misses
 //! ```
 //! Further arguments `name=value` change parameters; see the code.
@@ -13,19 +14,19 @@ mod fast_and_safe;
 
 use std::collections::HashMap;
 
-use fast_and_safe::{history, reuse};
+use fast_and_safe::{RUNS, reuse};
 use ioasim_events::{Flags, Kind};
-use ioasim_traces::generate::{DeviceKind, DeviceTrace, DmaOptions, Kernel, NicOptions};
+use ioasim_traces::generate::{DeviceTrace, NicOptions};
 
-/// Flows, ring, Gb/s, acknowledgements per page; IOTLB and L3 misses per page.
-const ROWS: [(usize, u64, f64, f64, f64, f64); 7] = [
-    (5, 256, 77.8, 0.044, 1.299, 0.361),
-    (10, 256, 61.6, 0.067, 1.437, 0.566),
-    (20, 256, 40.1, 0.100, 1.957, 0.762),
-    (40, 256, 30.9, 0.120, 2.196, 0.896),
-    (5, 512, 69.0, 0.053, 1.344, 0.694),
-    (5, 1024, 66.6, 0.054, 1.367, 0.834),
-    (5, 2048, 66.3, 0.054, 1.355, 0.856),
+/// IOTLB and L3 misses per page of the runs.
+const MISSES: [(f64, f64); 7] = [
+    (1.299, 0.361),
+    (1.437, 0.566),
+    (1.957, 0.762),
+    (2.196, 0.896),
+    (1.344, 0.694),
+    (1.367, 0.834),
+    (1.355, 0.856),
 ];
 
 fn argument(name: &str, default: f64) -> f64 {
@@ -33,48 +34,76 @@ fn argument(name: &str, default: f64) -> f64 {
     std::env::args().find_map(find).unwrap_or(default)
 }
 
-fn trace(row: usize) -> DeviceTrace {
-    let (flows, ring, gbps, acks, ..) = ROWS[row];
-    // The row's place among the runs; that of 5 flows and a ring of 256 was
-    // run twice, and the first counts.
-    let before = if row < 4 { row } else { row + 1 };
-    let nic = NicOptions {
-        flows,
-        acks,
-        gbps,
-        history: history(before, ring),
-        // A flow's window: its share of the rate, over a round trip (A).
-        burst: (gbps * argument("rtt", 100e3) / 8.0 / flows as f64).min(65_536.0) as u64,
-        close_rate: argument("close", 2.75),
-        send_by_flow: argument("by-flow", 1.0) > 0.0,
-        warm_up: argument("warm", 4e6) as u64,
+fn nic(row: usize) -> NicOptions {
+    let d = RUNS[row].nic();
+    NicOptions {
+        // Below 0: closed before.
+        close_rate: Some(argument("close", -1.0)).filter(|r| *r >= 0.0),
+        page_cache: argument("cache", d.page_cache as f64) as u64,
+        read_ns: argument("read", d.read_ns as f64) as u64,
+        channels: d.channels.map(|c| argument("channels", c as f64) as usize),
+        send_by_flow: argument("by-flow", 0.0) > 0.0,
+        warm_up: argument("warm", d.warm_up as f64) as u64,
         moderation: argument("moderation", 32.0) as u64,
         send_ns: argument("send", 16e3) as u64,
         unmap_ns: argument("unmap", 700.0) as u64,
-        ..NicOptions::default()
-    };
-    let cpus = argument("cpus", 32.0) as usize;
-    let dma = DmaOptions { kernel: Kernel::V6_0, cpus, ..DmaOptions::default() };
-    DeviceTrace {
-        device: DeviceKind::Nic(nic),
-        dma,
-        events: argument("events", 2e6) as u64,
-        seed: argument("seed", 1.0) as u64,
+        ..d
     }
 }
 
+fn trace(nic: NicOptions) -> DeviceTrace {
+    let events = argument("events", 2e6) as u64;
+    let mut trace = fast_and_safe::trace(nic, events, argument("seed", 1.0) as u64);
+    trace.dma.cpus = argument("cpus", 64.0) as usize;
+    trace
+}
+
 /// Reuse distances of a row.
-fn distances(row: usize) {
-    let reuse = reuse(&trace(row));
+fn distances(row: usize, trace: &DeviceTrace) {
+    let reuse = reuse(trace);
     let [mean, median, most] = reuse.measures();
     let (all, n) = (&reuse.distances, reuse.distances.len());
     let ones = all.iter().filter(|&&d| d == 1).count() as f64 / n as f64;
-    let (flows, ring, ..) = ROWS[row];
+    let (flows, ring) = (RUNS[row].flows, RUNS[row].ring);
     println!(
-        "{flows} flows, ring {ring}: {n} distances, mean {mean:.1}, median {median}, 90 % {most}, max {}, {} regions, ones {ones:.3}",
+        "{flows} flows, ring {ring}: {n} distances, mean {mean:.1}, median {median}, 90 % {most}, max {}, {} regions, ones {ones:.3}, mapped anew {:.4}",
         all[n - 1],
-        reuse.regions
+        reuse.regions,
+        reuse.mapped
     );
+}
+
+/// The three rows over what is not known: how far old rings are gone when new
+/// ones fill, threads and channels, the driver's page cache, whose queue sends,
+/// and what came before.
+fn sweep() {
+    let rows = |name: &str, cpus: usize, change: &dyn Fn(&mut NicOptions)| {
+        println!("{name}");
+        for row in [0, 3, 6] {
+            let mut nic = nic(row);
+            change(&mut nic);
+            let mut trace = trace(nic);
+            trace.dma.cpus = cpus;
+            distances(row, &trace);
+        }
+    };
+    rows("the driver's order, 64 threads, 60 channels", 64, &|_| {});
+    rows("64 channels", 64, &|n| n.channels = Some(64));
+    rows("32 threads, 32 channels", 32, &|n| n.channels = Some(32));
+    rows("no page cache", 64, &|n| n.page_cache = 0);
+    rows("sent by the flow's hash", 64, &|n| n.send_by_flow = true);
+    rows("no runs before", 64, &|n| n.history.drain(..n.history.len() - 3).for_each(drop));
+    rows("no reset between runs", 64, &|n| {
+        n.history.retain(|s| s.packets != 1024 || s.flows > 0);
+    });
+    rows("5 flows, ring 2048 first", 64, &|n| {
+        let at = n.history.iter().position(|s| s.mtu == 4000 && s.packets == 1024).unwrap_or(0);
+        let run = fast_and_safe::setting(2048, 5);
+        n.history.insert(at + 1, run);
+    });
+    for rate in [0.0, 1.0, 2.0, 3.0, 3.25, 3.5, 4.0, 5.0, 6.0, 8.0, 12.0] {
+        rows(&format!("closed at {rate} pages a page"), 64, &|n| n.close_rate = Some(rate));
+    }
 }
 
 /// A fully associative LRU cache.
@@ -108,7 +137,7 @@ impl Lru {
 fn misses(row: usize) {
     let sizes: Vec<(usize, usize, bool)> = [8, 12, 16, 20, 24, 32, 48, 64]
         .iter()
-        .flat_map(|&a| [56, 64, 72].map(|b| (a, b)))
+        .flat_map(|&a| [32, 36, 40, 44, 48, 56, 64, 72].map(|b| (a, b)))
         .flat_map(|(a, b)| [(a, b, false), (a, b, true)])
         .collect();
     let mut caches: Vec<(Lru, Lru, u64, u64)> = sizes
@@ -116,7 +145,7 @@ fn misses(row: usize) {
         .map(|s| (Lru { size: s.0, ..Lru::default() }, Lru { size: s.1, ..Lru::default() }, 0, 0))
         .collect();
     let (mut bytes, mut time) = (0, 0);
-    trace(row)
+    trace(nic(row))
         .visit(&mut |e| {
             time = e.time_ns;
             match e.kind {
@@ -146,7 +175,8 @@ fn misses(row: usize) {
             Ok(())
         })
         .expect("nothing fails here");
-    let (flows, ring, _, _, want, want3) = ROWS[row];
+    let (flows, ring) = (RUNS[row].flows, RUNS[row].ring);
+    let (want, want3) = MISSES[row];
     println!(
         "{flows} flows, ring {ring}: {:.1} Gb/s; paper {want} {want3}",
         bytes as f64 * 8.0 / time as f64
@@ -169,11 +199,14 @@ fn misses(row: usize) {
 fn main() {
     let what = std::env::args().nth(1).unwrap_or_default();
     let only = argument("row", -1.0);
+    if what == "sweep" {
+        return sweep();
+    }
     for row in (0..7).filter(|&r| only < 0.0 || r as f64 == only) {
         if what == "misses" {
             misses(row)
-        } else if [0, 3, 6].contains(&row) {
-            distances(row)
+        } else if only >= 0.0 || [0, 3, 6].contains(&row) {
+            distances(row, &trace(nic(row)))
         }
     }
 }

@@ -99,17 +99,24 @@ fn nic() -> NicOptions {
         cores: 2,
         history: vec![RingSetting { mtu: 4000, packets: 256, flows: 0 }],
         warm_up: 2000,
+        page_cache: 0,
         ..NicOptions::default()
     }
 }
 
 #[test]
-fn nics_unmap_what_they_receive_unless_they_recycle() {
+fn nics_unmap_what_they_receive_unless_it_can_be_used_again() {
     let kinds = check(&trace(DeviceKind::Nic(nic()), DmaOptions::default()));
     assert!(kinds["unmap"] > 4000, "{kinds:?}");
     let recycling = NicOptions { recycle: 0.95, ..nic() };
     let fewer = check(&trace(DeviceKind::Nic(recycling), DmaOptions::default()));
     assert!(fewer["unmap"] * 4 < kinds["unmap"], "{fewer:?}");
+    let caching = |read_ns| {
+        let nic = NicOptions { page_cache: 255, read_ns, gbps: 20.0, ..nic() };
+        check(&trace(DeviceKind::Nic(nic), DmaOptions::default()))["unmap"]
+    };
+    // The cache helps as long as applications read in time.
+    assert!(caching(10_000) * 4 < kinds["unmap"] && caching(10_000_000) > kinds["unmap"] / 2);
     let lazily = DmaOptions { unmap: lazy(), kernel: Kernel::V6_0, ..DmaOptions::default() };
     let kinds = check(&trace(DeviceKind::Nic(nic()), lazily));
     assert!(kinds["invalidate"] * 50 < kinds["unmap"], "{kinds:?}");
@@ -241,7 +248,11 @@ proptest! {
         packets in 64..600u64,
         gbps in 1.0..400.0f64,
         acks in 0.0..1.0f64,
-        recycle in prop_oneof![Just(0.0), 0.0..1.0f64],
+        recycle in prop_oneof![2 => Just(0.0), 1 => 0.0..1.0f64],
+        page_cache in 0..300u64,
+        read_ns in 0..3_000_000u64,
+        close_rate in proptest::option::of(0.0..10.0f64),
+        send_by_flow in any::<bool>(),
         block in (1..600u64).prop_map(|b| b * 512),
         depth in 1..80usize,
         new in any::<bool>(),
@@ -259,7 +270,18 @@ proptest! {
             RingSetting { mtu, packets, flows: 0 },
         ];
         let nic = NicOptions {
-            cores: cpus, flows: 7, history, gbps, acks, recycle, warm_up: 500, ..NicOptions::default()
+            cores: cpus,
+            flows: 7,
+            history,
+            gbps,
+            acks,
+            recycle,
+            page_cache,
+            read_ns,
+            close_rate,
+            send_by_flow,
+            warm_up: 500,
+            ..NicOptions::default()
         };
         let nvme = NvmeOptions { block, depth, contiguous: 1 + seed % 9, ..NvmeOptions::default() };
         for device in [DeviceKind::Nic(nic), DeviceKind::Nvme(nvme)] {

@@ -119,13 +119,16 @@ pub(super) fn change(
     channels: usize,
     setting: RingSetting,
     old: Rings,
-    close_rate: f64,
+    close_rate: Option<f64>,
 ) -> Rings {
     let admin = channels - 1;
     let queues = (0..channels).map(|_| Queues::new(dma, frames, admin, setting)).collect();
     let closed = old.queues.iter().flat_map(Queues::all).flat_map(Ring::pages);
     closed.for_each(|&(_, gpa)| frames.give(gpa));
     let mut closing = close(old).into_iter();
+    if close_rate.is_none() {
+        closing.by_ref().for_each(|iova| dma.allocator().free(admin, iova >> 12, 1));
+    }
     let mut pages = vec![Vec::new(); channels];
     let full = (setting.descriptors() * DESCRIPTOR_PAGES) as usize;
     let mut due = 0.0;
@@ -136,7 +139,7 @@ pub(super) fn change(
                 pages.push(dma.iova(cpu, 4096));
             }
         }
-        due += close_rate;
+        due += close_rate.unwrap_or_default();
         while due >= 1.0 {
             due -= 1.0;
             closing.next().into_iter().for_each(|i| dma.allocator().free(admin, i >> 12, 1));
@@ -146,11 +149,15 @@ pub(super) fn change(
     Rings { pages, queues }
 }
 
-/// Everything of old rings, in the order in which it is given back.
+/// Everything of old rings, in the order in which it is given back: channel by
+/// channel, a ring's pages before its queues (R: `mlx5e_close_queues`).
 fn close(rings: Rings) -> Vec<u64> {
-    let queues = rings.queues.iter().flat_map(Queues::all).flat_map(Ring::pages);
-    let queues: Vec<u64> = queues.map(|p| p.0).collect();
-    rings.pages.into_iter().flatten().chain(queues).collect()
+    let mut all = Vec::new();
+    for (pages, queues) in rings.pages.into_iter().zip(&rings.queues) {
+        all.extend(pages);
+        all.extend(queues.all().into_iter().flat_map(Ring::pages).map(|p| p.0));
+    }
+    all
 }
 
 #[cfg(test)]

@@ -147,3 +147,9 @@ impl DeviceKind {
 fn chance(rng: &mut Pcg64, share: f64) -> bool {
     (below(rng, 1 << 32) as f64) < share * 4_294_967_296.0
 }
+
+/// A time with an exponential distribution.
+fn exponential(rng: &mut Pcg64, mean: u64) -> u64 {
+    let share = below(rng, 1 << 32) as f64 / 4_294_967_296.0;
+    (-(1.0 - share).ln() * mean as f64) as u64
+}

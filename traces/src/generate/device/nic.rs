@@ -11,7 +11,7 @@ use rand_pcg::Pcg64;
 
 use super::history::{self, DESCRIPTOR_PAGES, RingSetting, Rings};
 use super::nic_options::NicOptions;
-use super::{Device, FRAME_BITS, chance};
+use super::{Device, FRAME_BITS, chance, exponential};
 use crate::generate::choose::below;
 use crate::generate::linux::{Dma, DmaOptions, Frames, Out, Side};
 
@@ -24,6 +24,10 @@ const REFILL: usize = 2;
 const ACK: u64 = 66;
 /// Pages that each core receives in a run before the trace (A).
 const RUN_PAGES: u64 = 100_000;
+
+/// Pages that the application reads at once: a segmentation offload's largest
+/// packet.
+const READ_PAGES: u64 = 16;
 
 /// A page that a descriptor points to: IOVA and GPA.
 type Page = (u64, u64);
@@ -42,6 +46,11 @@ struct Core {
     /// Descriptors used up and not replaced; pages that stay mapped for them.
     missing: usize,
     kept: Vec<Page>,
+    /// The driver's cache of pages that are still mapped, oldest first, and
+    /// when the application will have read each.
+    cache: VecDeque<(Page, u64)>,
+    /// When the application will have read the pages that come next.
+    read: u64,
     /// Acknowledgements under way that this core will unmap.
     sent: VecDeque<Sent>,
     /// Acknowledgements due, in parts of one.
@@ -60,6 +69,8 @@ impl Default for Core {
             waiting: 0,
             missing: 0,
             kept: Vec::new(),
+            cache: VecDeque::new(),
+            read: 0,
             sent: VecDeque::new(),
             owed: 0.0,
             work: Work::Idle,
@@ -158,7 +169,8 @@ impl Nic {
         let mut old = std::mem::take(&mut self.rings);
         let sent = std::mem::take(&mut self.sent);
         for (cpu, core) in std::mem::take(&mut self.cores).into_iter().enumerate() {
-            let pages = core.posted.into_iter().chain(core.kept);
+            let cached = core.cache.into_iter().map(|c| c.0);
+            let pages = core.posted.into_iter().chain(core.kept).chain(cached);
             for (iova, gpa) in pages.chain(core.sent.iter().map(|s| s.page)) {
                 old.pages[cpu].push(iova);
                 self.frames.give(gpa);
@@ -216,6 +228,7 @@ impl Nic {
         for core in &mut self.cores {
             core.at = if core.at == u64::MAX { core.at } else { core.at.saturating_sub(now) };
             core.sent.iter_mut().for_each(|s| s.done = s.done.saturating_sub(now));
+            core.cache.iter_mut().for_each(|c| c.1 = c.1.saturating_sub(now));
         }
         self.sent.iter_mut().for_each(|s| s.done = s.done.saturating_sub(now));
         self.dma.restart();
@@ -323,7 +336,12 @@ impl Nic {
             Work::Free(pages, left) => {
                 core.work = Work::Free(pages - 1, left);
                 let Some((iova, gpa)) = core.posted.pop_front() else { return };
-                if o.recycle > 0.0 && chance(&mut self.rng, o.recycle) {
+                if pages.is_multiple_of(READ_PAGES) {
+                    core.read = now + exponential(&mut self.rng, o.read_ns);
+                }
+                if o.recycle == 0.0 && (core.cache.len() as u64) < o.page_cache {
+                    core.cache.push_back(((iova, gpa), core.read));
+                } else if o.recycle > 0.0 && chance(&mut self.rng, o.recycle) {
                     core.kept.push((iova, gpa));
                 } else {
                     self.dma.unmap(out, now, cpu, iova, 4096);
@@ -349,7 +367,10 @@ impl Nic {
             }
             Work::Map(left) => {
                 core.work = Work::Map(left - 1);
-                let page = core.kept.pop().unwrap_or_else(|| {
+                // Only its oldest page is looked at (R: `mlx5e_rx_cache_get`).
+                let read = core.cache.front().is_some_and(|c| c.1 <= now);
+                let cached = if read { core.cache.pop_front().map(|c| c.0) } else { None };
+                let page = cached.or_else(|| core.kept.pop()).unwrap_or_else(|| {
                     core.at += o.map_ns;
                     let gpa = self.frames.take();
                     (self.dma.map(out, now, cpu, gpa, 4096), gpa)
@@ -399,7 +420,9 @@ impl Device for Nic {
         }
         for (cpu, core) in self.cores.iter().enumerate() {
             let sent = core.sent.iter().map(|s| s.page);
-            for (iova, gpa) in core.posted.iter().chain(&core.kept).copied().chain(sent) {
+            let cached = core.cache.iter().map(|c| c.0);
+            let pages = core.posted.iter().chain(&core.kept).copied().chain(cached);
+            for (iova, gpa) in pages.chain(sent) {
                 self.dma.map_at(out, 0, cpu, iova, gpa, 4096);
                 self.dma.sync_map(out, 0, cpu, iova, 4096);
             }

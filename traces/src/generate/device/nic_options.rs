@@ -22,12 +22,23 @@ pub struct NicOptions {
     /// the ring).
     pub history: Vec<RingSetting>,
     /// Pages of an old ring that one CPU gives back while every other takes one
-    /// for the new ring. Default 2.75 (A, fitted; see `docs/generating.md`).
-    pub close_rate: f64,
+    /// for the new ring. Default: none, because the driver closes old channels
+    /// before new ones fill (R: `mlx5e_switch_priv_channels`); a rate is an
+    /// assumption (A, see `docs/generating.md`).
+    pub close_rate: Option<f64>,
+    /// Pages of each ring that the driver keeps mapped once they are received,
+    /// to post them again, oldest first, when the application has read them;
+    /// 0: all are unmapped. Not used with [`Self::recycle`]. Default 255 (R:
+    /// Linux 6.0 `MLX5E_CACHE_SIZE` less the place that stays empty).
+    pub page_cache: u64,
+    /// Mean ns until the application has read a segment that was handed up.
+    /// Default 40,000 (derived from Fast & Safe, 5 flows; see
+    /// `docs/generating.md`).
+    pub read_ns: u64,
     /// An acknowledgement leaves by a queue that the flow's hash chooses, and is
     /// unmapped on that queue's CPU; otherwise both are the receiving core's.
-    /// Default true (A; Fast & Safe, section 2.2: "allocation and free calls by
-    /// different cores").
+    /// Default false (R: `mlx5e_set_default_xps_cpumasks` gives each CPU the
+    /// queue whose interrupt it takes).
     pub send_by_flow: bool,
     /// Rate at which packets arrive, Gb/s. Default 100 (R: Fast & Safe).
     pub gbps: f64,
@@ -42,11 +53,11 @@ pub struct NicOptions {
     /// mlx5 adapts it).
     pub moderation: u64,
     /// Pages received, per core, before the trace begins: what mixes the
-    /// caches. Default 4,000,000 (A: about 10 s at 13 Gb/s per core).
+    /// caches. Default 6,000,000 (A: 15 s at 13 Gb/s per core; Fast & Safe's
+    /// script measures from 10 to 30 s).
     pub warm_up: u64,
-    /// Share of pages that stay mapped and are posted again (page pool).
-    /// Default 0 for nic-mlx5 (R: Fast & Safe unmaps all), 0.95 for
-    /// nic-recycle (A).
+    /// Share of pages that stay mapped and are posted again (page pool of later
+    /// kernels). Default 0 for nic-mlx5, 0.95 for nic-recycle (A).
     pub recycle: f64,
     /// ns that a core needs to unmap and invalidate a page. Default 700 (A).
     pub unmap_ns: u64,
@@ -67,13 +78,15 @@ impl Default for NicOptions {
             channels: None,
             flows: 5,
             history: vec![at(1500, 1024), at(4000, 1024), at(4000, 256)],
-            close_rate: 2.75,
-            send_by_flow: true,
+            close_rate: None,
+            page_cache: 255,
+            read_ns: 40_000,
+            send_by_flow: false,
             gbps: 100.0,
             acks: 0.044,
             burst: 65_536,
             moderation: 32,
-            warm_up: 4_000_000,
+            warm_up: 6_000_000,
             recycle: 0.0,
             unmap_ns: 700,
             map_ns: 350,
@@ -109,8 +122,13 @@ impl NicOptions {
                 return Err(limit("--history", s.flows, "at most 1048576 flows"));
             }
         }
-        if !(0.0..=1000.0).contains(&self.close_rate) {
-            return Err(limit("--close-rate", self.close_rate, "from 0 to 1000"));
+        if let Some(rate) = self.close_rate
+            && !(0.0..=1000.0).contains(&rate)
+        {
+            return Err(limit("--close-rate", rate, "from 0 to 1000"));
+        }
+        if self.page_cache > 1 << 20 {
+            return Err(limit("--page-cache", self.page_cache, "at most 1048576 pages"));
         }
         if !(self.gbps > 0.0 && self.gbps <= 10_000.0) {
             return Err(limit("--gbps", self.gbps, "above 0 and at most 10000 Gb/s"));
@@ -137,7 +155,9 @@ impl NicOptions {
             ("channels", self.channels.map_or("cpus".into(), |c| c.to_string())),
             ("flows", self.flows.to_string()),
             ("history_mtu_bytes_ring_packets_flows", history.join(" ")),
-            ("close_rate", self.close_rate.to_string()),
+            ("close_rate", self.close_rate.map_or("before".into(), |r| r.to_string())),
+            ("page_cache_pages", self.page_cache.to_string()),
+            ("read_ns", self.read_ns.to_string()),
             ("send_by_flow", self.send_by_flow.to_string()),
             ("rate_gbps", self.gbps.to_string()),
             ("acks_per_page", self.acks.to_string()),

@@ -5,9 +5,6 @@ use ioasim_events::{DomainId, Event, Flags, Kind, Pasid, Requester, Scope};
 use super::flush_queue::FlushQueue;
 use super::iova::{IovaDomain, Kernel};
 
-/// Bytes of the largest leaf below which a page table is never freed.
-const TABLE_SPAN: u64 = 2 << 20;
-
 /// When an unmap is followed by its invalidation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unmap {
@@ -194,18 +191,17 @@ impl Dma {
     }
 
     /// A page-selective invalidation: the power of two that covers the range
-    /// (R: `calculate_psi_aligned_address`). Page tables stay unless a whole
-    /// one is unmapped, so the hint is leaf-only (R: `iommu_flush_iotlb_psi`
-    /// gets `list_empty(&gather->freelist)`).
+    /// (R: `calculate_psi_aligned_address`). No hint: `iommu_flush_iotlb_psi`
+    /// is told whether page tables stay, but the bit was lost on its way into
+    /// the descriptor until Linux 6.19 (R: upstream commit 6b38a108eeb3).
     #[inline]
     fn invalidate(&self, out: &mut Out, now: u64, cpu: usize, at: u64, bytes: u64, more: Flags) {
         let (first, last) = (at >> 12, (at + bytes - 1) >> 12);
         let bits = u64::BITS - (first ^ last).leading_zeros();
         let start = first >> bits << bits;
-        let leaf = if bytes < TABLE_SPAN { Flags::LEAF_ONLY } else { Flags::default() };
         out.events.push(Event {
             cpu: cpu as i32,
-            flags: Flags::with_scope(Scope::Page).with(leaf).with(more),
+            flags: Flags::with_scope(Scope::Page).with(more),
             addr: start << 12,
             size: 4096 << bits,
             out: start << 12,
