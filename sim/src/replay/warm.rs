@@ -20,6 +20,8 @@ use crate::table::RadixTable;
 
 /// Requests per group.
 pub(super) const GROUP: usize = 32;
+/// Entries of 4 KiB pages in one line of the processor's caches, 64 bytes.
+const LINE_SHIFT: u32 = 15;
 /// Fewer nodes (of 4 KiB) in all stay in the processor's caches.
 const LARGE_TABLES: usize = 128;
 
@@ -36,14 +38,14 @@ impl<S: Store> Engine<S> {
         let kinds = chunk.kind[group.clone()].iter().zip(&chunk.addr[group.clone()]);
         let sources = chunk.requester[group.clone()].iter().zip(&chunk.pasid[group.clone()]);
         let sources = sources.zip(&chunk.domain[group.clone()]).zip(&chunk.flags[group]);
-        let (mut latest, mut table) = (None, None);
+        let (mut latest, mut table, mut line) = (None, None, u64::MAX);
         let mut all = 0;
         for ((kind, addr), (source, flags)) in kinds.zip(sources) {
             if *kind != Kind::Dma as i32 {
                 continue;
             }
             if latest != Some(source) {
-                latest = Some(source);
+                (latest, line) = (Some(source), u64::MAX);
                 let ((requester, pasid), domain) = source;
                 let route = self.spaces.known(
                     Requester(*requester as u32),
@@ -53,8 +55,12 @@ impl<S: Store> Engine<S> {
                 let walked = route.filter(|r| !self.is_passed(r.space, Flags(*flags as u32)));
                 table = walked.and_then(|r| self.walked_table(r.space));
             }
-            if let Some(table) = table {
-                all ^= table.read_ahead(*addr as u64);
+            let addr = *addr as u64;
+            if let Some(table) = table
+                && addr >> LINE_SHIFT != line
+            {
+                line = addr >> LINE_SHIFT;
+                all ^= table.read_ahead(addr);
             }
         }
         black_box(all);

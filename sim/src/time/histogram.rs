@@ -18,8 +18,8 @@ pub fn empty_latencies() -> Histogram<u64> {
 const PER_POWER: u32 = 10;
 /// log2 of the first value that has no bucket.
 const END: u32 = (LONGEST_NS + 1).next_power_of_two().trailing_zeros();
-/// Buckets: values up to two powers of two beyond [`PER_POWER`] are exact.
-const BUCKETS: usize = (END as usize - PER_POWER as usize) << PER_POWER;
+/// Buckets; those of values below 2^([`PER_POWER`] + 1) have one value each.
+const BUCKETS: usize = (END as usize - PER_POWER as usize + 1) << PER_POWER;
 
 /// Latencies in the buckets of [`empty_latencies`], and their exact sum.
 ///

@@ -8,7 +8,7 @@ use crate::events::PageSize;
 /// What is there; both kinds behave alike, the first is faster for one set.
 enum Entries {
     One(FullLru<()>),
-    Sets(SetAssoc<Lru, ()>),
+    Sets(Box<SetAssoc<Lru, ()>>),
 }
 
 /// Does the same with either kind.
@@ -43,7 +43,7 @@ impl DeviceTlb {
         (entries > 0).then(|| DeviceTlb {
             entries: match entries == ways {
                 true => Entries::One(FullLru::new(entries)),
-                false => Entries::Sets(SetAssoc::new(entries, ways, &(), seed)),
+                false => Entries::Sets(Box::new(SetAssoc::new(entries, ways, &(), seed))),
             },
             hits: 0,
             misses: 0,

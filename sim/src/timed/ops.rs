@@ -41,7 +41,7 @@ impl Walks {
     /// The walks that a number stands for.
     #[inline]
     fn of_one(number: u32) -> Option<Walks> {
-        (number & Walks::ONE != 0).then(|| Walks {
+        (number & Walks::ONE != 0).then_some(Walks {
             reads: [number % Walks::MOST_READS, 0],
             count: 1,
             fault: number & Walks::FAULT != 0,
