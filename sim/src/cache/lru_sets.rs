@@ -166,8 +166,12 @@ impl<V: Value, const W: usize> Cache<V> for LruSets<V, W> {
                 continue;
             }
             for number in first..=last {
-                let at = self.set_of(Key::new(tag, size, number << size.shift()));
-                removed += self.remove_in_set(at, gone);
+                let key = Key::new(tag, size, number << size.shift());
+                let at = self.set_of(key);
+                // Most invalidations find nothing.
+                if self.sets[at].first(|k| k == key) < W {
+                    removed += self.remove_in_set(at, |k| k == key);
+                }
             }
         }
         removed

@@ -211,10 +211,6 @@ impl<S: Store> Engine<S> {
         self.devices[route.device as usize].requests += count;
         // Without a vIOMMU the device is given GPAs.
         let passed = self.config.nesting == Nesting::None && route.space != PARENT_SPACE;
-        let gpa_known = passed && self.gpa_known(Flags(chunk.flags[range.start] as u32));
-        if self.reads_ahead && !gpa_known && count > 1 {
-            self.read_ahead(chunk, range.clone(), route.space);
-        }
         let columns = chunk.addr[range.clone()].iter().zip(&chunk.flags[range.clone()]);
         let mut hits = 0;
         // Page and flags of the latest request, if it hit and nothing looks at
@@ -304,7 +300,7 @@ impl<S: Store> Engine<S> {
 
     /// The recording shows the GPA of such a request.
     #[inline(always)]
-    fn gpa_known(&self, flags: Flags) -> bool {
+    pub(super) fn gpa_known(&self, flags: Flags) -> bool {
         flags.has(Flags::OUT_KNOWN) && self.info.output_space == OutputSpace::Gpa
     }
 
@@ -426,8 +422,12 @@ impl<S: Store> Run for Engine<S> {
         self.seen = (requests, misses);
         let useful = self.config.nesting == Nesting::None || new_misses * 4 >= new_requests;
         self.reads_ahead = useful && self.has_large_tables();
-        let mut at = 0;
+        let (mut at, mut read) = (0, 0);
         while at < chunk.len() {
+            if at >= read && self.reads_ahead {
+                read = chunk.len().min(at + GROUP);
+                self.read_ahead(chunk, at..read);
+            }
             let time = chunk.time_ns[at] as u64;
             if chunk.kind[at] != Kind::Dma as i32 {
                 self.add_causes();

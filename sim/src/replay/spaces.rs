@@ -186,6 +186,14 @@ impl Spaces {
         memo_place(requester.0, pasid.0, domain.0) % MEMO
     }
 
+    /// The route of a source that was asked for lately.
+    #[inline]
+    pub fn known(&self, requester: Requester, pasid: Pasid, domain: DomainId) -> Option<Route> {
+        let source = Source { requester, pasid, domain };
+        let (known, route) = self.memo[Self::memo_of(source)]?;
+        (known == source).then_some(route)
+    }
+
     /// Where a request goes: the recorded domain if there is one, else where
     /// the device is attached. `None` if neither is known.
     #[inline]

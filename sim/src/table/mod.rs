@@ -247,16 +247,18 @@ impl RadixTable {
         Some(node)
     }
 
-    /// The entry where the walk for `addr` ends; its bits beyond the table's
-    /// width are ignored.
+    /// Reads what a walk for `addr` reads, and returns a number of no meaning;
+    /// bits beyond the table's width are ignored.
     #[inline(always)]
-    pub(crate) fn last_entry(&self, addr: u64) -> Entry {
+    pub(crate) fn read_ahead(&self, addr: u64) -> u64 {
         let mut entry = self.entries[index(self.levels - 1, addr)];
+        let mut all = 0;
         for level in (0..self.levels - 1).rev() {
             let Some(node) = entry.node() else { break };
+            all ^= self.node_addr(node);
             entry = self.read(node, level, addr);
         }
-        entry
+        all ^ entry.out()
     }
 
     /// True if any leaf lies in `[start, end)`. Needs [`Prune::Empty`] to be

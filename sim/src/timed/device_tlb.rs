@@ -1,9 +1,25 @@
 //! ATS: translations that a device keeps.
 
 use crate::cache::replacement::Lru;
-use crate::cache::{Cache, Key, SetAssoc, Tag};
+use crate::cache::{Cache, FullLru, Key, SetAssoc, Tag};
 use crate::config::AtsTime;
 use crate::events::PageSize;
+
+/// What is there; both kinds behave alike, the first is faster for one set.
+enum Entries {
+    One(FullLru<()>),
+    Sets(Box<SetAssoc<Lru, ()>>),
+}
+
+/// Does the same with either kind.
+macro_rules! each {
+    ($entries:expr, $c:ident => $e:expr) => {
+        match $entries {
+            Entries::One($c) => $e,
+            Entries::Sets($c) => $e,
+        }
+    };
+}
 
 /// A device TLB: 4 KiB entries, LRU.
 ///
@@ -11,7 +27,7 @@ use crate::events::PageSize;
 /// unit, ATS 3.2), so an entry is known before the answer comes; what faults is
 /// not kept.
 pub struct DeviceTlb {
-    cache: SetAssoc<Lru, u32>,
+    entries: Entries,
     /// Requests that found their page.
     pub hits: u64,
     /// Requests that asked the IOMMU.
@@ -23,13 +39,12 @@ pub struct DeviceTlb {
 impl DeviceTlb {
     /// `None` without ATS.
     pub fn new(config: &AtsTime, seed: u64) -> Option<DeviceTlb> {
-        (config.entries > 0).then(|| DeviceTlb {
-            cache: SetAssoc::new(
-                config.entries as usize,
-                config.ways as usize,
-                &Default::default(),
-                seed,
-            ),
+        let (entries, ways) = (config.entries as usize, config.ways as usize);
+        (entries > 0).then(|| DeviceTlb {
+            entries: match entries == ways {
+                true => Entries::One(FullLru::new(entries)),
+                false => Entries::Sets(Box::new(SetAssoc::new(entries, ways, &(), seed))),
+            },
             hits: 0,
             misses: 0,
             invalidated: 0,
@@ -40,13 +55,16 @@ impl DeviceTlb {
     #[inline]
     pub fn access(&mut self, space: Tag, addr: u64) -> bool {
         let key = Key::new(space, PageSize::Size4K, addr);
-        if self.cache.get(key).is_some() {
-            self.hits += 1;
-            return true;
-        }
-        self.misses += 1;
-        self.cache.insert_absent(key, 0);
-        false
+        let hit = each!(&mut self.entries, c => {
+            let hit = c.get(key).is_some();
+            if !hit {
+                c.insert_absent(key, ());
+            }
+            hit
+        });
+        self.hits += u64::from(hit);
+        self.misses += u64::from(!hit);
+        hit
     }
 
     /// Forgets what was counted.
@@ -56,19 +74,20 @@ impl DeviceTlb {
 
     /// The answer to a translation request was that there is none.
     pub fn forget(&mut self, space: Tag, addr: u64) {
-        self.cache.remove(Key::new(space, PageSize::Size4K, addr));
+        let key = Key::new(space, PageSize::Size4K, addr);
+        each!(&mut self.entries, c => c.remove(key));
     }
 
     /// Removes `[start, end)` of a space; `None` = all of it.
     pub fn invalidate(&mut self, space: Tag, range: Option<(u64, u64)>) {
         let (start, end) = range.unwrap_or((0, u64::MAX));
-        let gone = self.cache.remove_range(space, start, end);
+        let gone = each!(&mut self.entries, c => c.remove_range(space, start, end));
         self.invalidated += gone as u64;
     }
 
     /// Removes everything.
     pub fn clear(&mut self) {
-        self.invalidated += self.cache.remove_if(|_| true) as u64;
+        self.invalidated += each!(&mut self.entries, c => c.remove_if(|_| true)) as u64;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::device::{DeviceCosts, Slots};
 use super::observe::{DmaDone, Observer};
-use super::ops::{NONE, Walking, Walks, What};
+use super::ops::{NONE, Op, Walking, Walks, What};
 use super::pages::Dep;
 use super::stats::{Class, Hit, Split};
 use super::walkers::{Requested, Walked};
@@ -237,11 +237,19 @@ impl<O: Observer> World<O> {
     /// Puts down the walks that a request needs, if any.
     #[inline]
     fn put_walks(&mut self, walks: &[Miss]) -> u32 {
-        let Some(last) = walks.last() else { return NONE };
+        let last = match walks {
+            [] => return NONE,
+            [.., last] => last,
+        };
+        if let [one] = walks
+            && let Some(number) = Walks::one(one.reads, one.fault)
+        {
+            return number;
+        }
         let mut put =
             Walks { count: walks.len().min(2) as u8, fault: last.fault, ..Walks::default() };
         put.reads.iter_mut().zip(walks).for_each(|(r, w)| *r = w.reads);
-        self.ops.walks.put(put)
+        self.ops.put_walks(put)
     }
 
     /// False if no walk of the page was issued that has not ended.
@@ -271,8 +279,8 @@ impl<O: Observer> World<O> {
     #[inline(always)]
     fn hit_done(&mut self, at: u32, hit: Hit, measured: bool, issued: Issued) -> Ps {
         let Hit { device, bytes, write, device_hit, queueing } = hit;
-        let total = queueing + self.times.hit(write, device_hit);
-        let done = issued.start + total;
+        let after_link = self.times.hit(write, device_hit);
+        let done = issued.sent + after_link;
         self.end = self.end.max(done);
         self.requests_done += 1;
         self.observer.dma_done(&DmaDone {
@@ -297,7 +305,7 @@ impl<O: Observer> World<O> {
         });
         if measured && !self.hits.takes(&hit, done) {
             self.book_hits();
-            self.hits = self.dma.run_of(hit, total, done);
+            self.hits = self.dma.run_of(hit, queueing + after_link, done);
         }
         done
     }
@@ -358,41 +366,40 @@ impl<O: Observer> World<O> {
     pub(super) fn run_device(&mut self, device: u32) {
         loop {
             let d = &self.devices[device as usize];
-            let (at, before) = (d.first, d.slots.before());
+            let at = d.first;
             if at == NONE {
                 return;
             }
-            let op = *self.ops.get(at);
+            let op = self.ops.get(at);
             if op.waiting > 0 {
                 return;
             }
-            let slot = match self.ops.resolve(before) {
+            let slot = match self.ops.resolve(d.slots.before()) {
                 Ok(slot) => slot,
                 Err(on) => return self.ops.wait_on(at, on),
             };
-            let (write, device_hit) = (op.what.is_write(), op.what.is_device_hit());
-            let issued = self.issue(device, op.bytes, op.not_before(), slot);
-            let pending = Self::pending_of(op.page);
-            if op.more == NONE && (device_hit || self.pending[pending] == 0) {
-                let hit =
-                    Hit { device, bytes: op.bytes, write, device_hit, queueing: issued.queued };
-                let done = self.hit_done(at, hit, op.measured, issued);
+            let Op { what, page, bytes, more, measured, next, .. } = *op;
+            let issued = self.issue(device, bytes, op.not_before(), slot);
+            let (write, device_hit) = (what.is_write(), what.is_device_hit());
+            if more == NONE && (device_hit || !self.may_be_pending(page)) {
+                let hit = Hit { device, bytes, write, device_hit, queueing: issued.queued };
+                let done = self.hit_done(at, hit, measured, issued);
                 let d = &mut self.devices[device as usize];
-                d.first = op.next;
+                d.first = next;
                 d.slots.take(Dep::at(done));
                 self.ops.complete(at, done, &mut self.freed);
                 continue;
             }
             let dep = self.ops.dep(at);
             let d = &mut self.devices[device as usize];
-            d.first = op.next;
+            d.first = next;
             d.slots.take(dep);
-            let walks = match op.more {
+            let walks = match more {
                 // A hit on a page whose walk may be pending.
                 NONE => Walks::default(),
                 more => {
-                    self.will_walk(pending, at);
-                    self.ops.walks.take(more)
+                    self.will_walk(Self::pending_of(page), at);
+                    self.ops.take_walks(more)
                 }
             };
             let looked_up = issued.sent + self.times.until_answer(write, device_hit);
@@ -413,7 +420,9 @@ impl<O: Observer> World<O> {
     fn will_walk(&mut self, pending: usize, request: u32) {
         let mut add = |at: usize| self.pending[at] = self.pending[at].saturating_add(1);
         add(pending);
-        if let Some(fetches) = self.fetches.get(&request) {
+        if !self.fetches.is_empty()
+            && let Some(fetches) = self.fetches.get(&request)
+        {
             fetches.iter().for_each(|f| add(Self::pending_of(f.page)));
         }
     }

@@ -251,6 +251,8 @@ impl Feed {
         let device_hits = device_hits.map(|hits| &hits[..n]);
         // The latest request's, unless an attach came after it.
         let (mut from, mut from_is_known) = (Source::default(), false);
+        // The latest recorded time and its arrival: many events share one.
+        let mut latest = (0, Ps::ZERO);
         let mut special = next_special(misses, fetches, work);
         for i in 0..n {
             if !world.measuring && chunk.first + i as u64 >= self.config.warm_up {
@@ -258,8 +260,11 @@ impl Feed {
             }
             let mut arrival = Ps::ZERO;
             if world.open_loop {
-                let ps = time_ns[i] as u64 as f64 * 1000.0 * self.config.scale;
-                arrival = Ps(ps as u64).min(LATEST);
+                if time_ns[i] != latest.0 {
+                    let ps = time_ns[i] as u64 as f64 * 1000.0 * self.config.scale;
+                    latest = (time_ns[i], Ps(ps as u64).min(LATEST));
+                }
+                arrival = latest.1;
                 world.run_until(arrival);
             }
             world.observer.reads(chunk, i);

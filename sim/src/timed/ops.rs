@@ -24,6 +24,31 @@ pub struct Walks {
     pub fault: bool,
 }
 
+impl Walks {
+    /// Marks a number that is a walk itself, and no place of [`Walks`].
+    const ONE: u32 = 1 << 31;
+    const FAULT: u32 = 1 << 30;
+    const MOST_READS: u32 = 1 << 29;
+
+    /// One walk of `reads` entries, if there is no other, as a number: nearly
+    /// all misses. It is not [`NONE`].
+    #[inline]
+    pub fn one(reads: u32, fault: bool) -> Option<u32> {
+        let fault = if fault { Walks::FAULT } else { 0 };
+        (reads < Walks::MOST_READS).then_some(Walks::ONE | fault | reads)
+    }
+
+    /// The walks that a number stands for.
+    #[inline]
+    fn of_one(number: u32) -> Option<Walks> {
+        (number & Walks::ONE != 0).then_some(Walks {
+            reads: [number % Walks::MOST_READS, 0],
+            count: 1,
+            fault: number & Walks::FAULT != 0,
+        })
+    }
+}
+
 /// What a request that walks needs beside its [`Op`] once it is issued, or one
 /// that waits for another's walk.
 #[derive(Clone, Copy, Debug, Default)]
@@ -109,7 +134,7 @@ pub struct Op {
     pub bytes: u32,
     /// Device or vCPU.
     pub who: u32,
-    /// Place of its [`Walks`], then, once it is issued, of its [`Walking`]; or
+    /// Number or place of its [`Walks`], then, once it is issued, of its [`Walking`]; or
     /// of its [`CpuOp`]; [`NONE`] without.
     pub more: u32,
     /// Operations that it waits for.
@@ -221,8 +246,8 @@ pub struct Ops {
     /// `oldest` is done, so there may be more room than that.
     oldest_done: bool,
     links: Places<(u32, u32)>,
-    /// Of requests that will walk: many wait, in few bytes.
-    pub walks: Places<Walks>,
+    /// Of requests that will walk more than once.
+    walks: Places<Walks>,
     /// Of requests that walk.
     pub walking: Places<Walking>,
     /// Of operations of vCPUs.
@@ -330,6 +355,17 @@ impl Ops {
         &mut self.ring[at as usize % WINDOW]
     }
 
+    /// Puts down the walks of a request, which are not one ([`Walks::one`]).
+    pub fn put_walks(&mut self, walks: Walks) -> u32 {
+        self.walks.put(walks)
+    }
+
+    /// The walks of a request, which are not needed any more.
+    #[inline]
+    pub fn take_walks(&mut self, more: u32) -> Walks {
+        Walks::of_one(more).unwrap_or_else(|| self.walks.take(more))
+    }
+
     /// What a request that walks needs; it must have it.
     #[inline]
     pub fn walking(&mut self, at: u32) -> &mut Walking {
@@ -422,6 +458,23 @@ mod tests {
     #[test]
     fn an_operation_is_small() {
         assert!(size_of::<Op>() <= 48);
+    }
+
+    #[test]
+    fn walks_are_taken_as_they_were_put() {
+        let mut ops = Ops::default();
+        for (reads, fault) in [(0, false), (1, true), (24, false), ((1 << 29) - 1, true)] {
+            let number = Walks::one(reads, fault).expect("few reads");
+            assert_ne!(number, NONE);
+            let Walks { reads: [first, second], count, fault: f } = ops.take_walks(number);
+            assert_eq!((first, second, count, f), (reads, 0, 1, fault));
+        }
+        assert_eq!(Walks::one(1 << 29, false), None);
+        for count in 1..=2 {
+            let at = ops.put_walks(Walks { reads: [1 << 29, 7], count, fault: true });
+            let Walks { reads, count: n, fault } = ops.take_walks(at);
+            assert_eq!((reads, n, fault), ([1 << 29, 7], count, true));
+        }
     }
 
     #[test]

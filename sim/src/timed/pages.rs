@@ -35,8 +35,12 @@ impl Dep {
 }
 
 const SHIFT: u32 = 12;
-const REGION_SHIFT: u32 = 21;
-const PAGES: usize = 512;
+/// 256 KiB: 1 KiB of state, so that the few pages of each of many tenants lie
+/// close together.
+const REGION_SHIFT: u32 = 18;
+const PAGES: usize = 1 << (REGION_SHIFT - SHIFT);
+/// Bits of a region's number inside its space.
+const REGION_BITS: u32 = 57 - REGION_SHIFT;
 /// One region of each of many tenants.
 const MEMO: usize = 2048;
 
@@ -48,7 +52,7 @@ pub struct Page {
     pub access: Dep,
 }
 
-/// 2 MiB of a space: one entry for all, or one per page.
+/// 256 KiB of a space: one entry for all, or one per page.
 struct Region {
     all: Dep,
     pages: Option<Box<[Page; PAGES]>>,
@@ -71,7 +75,7 @@ pub struct Place {
 
 /// The state of every page that was mapped or accessed.
 ///
-/// 8 KiB per 2 MiB of address space in which single pages are used.
+/// 1 KiB per 256 KiB of address space in which single pages are used.
 pub struct Pages {
     index: FxHashMap<u64, u32>,
     regions: Vec<Region>,
@@ -90,18 +94,18 @@ impl Default for Pages {
 }
 
 /// Most regions that one map or unmap marks (64 GiB).
-const MOST_REGIONS: u64 = 1 << 15;
+const MOST_REGIONS: u64 = 1 << 18;
 
 impl Pages {
     #[inline]
     fn number(space: u32, addr: u64) -> u64 {
-        // 57-bit addresses: 36 bits of region, 17 bits of space.
-        (addr >> REGION_SHIFT) & ((1 << 36) - 1) | (u64::from(space) << 36)
+        // 57-bit addresses: 39 bits of region, 25 bits of space.
+        (addr >> REGION_SHIFT) & ((1 << REGION_BITS) - 1) | (u64::from(space) << REGION_BITS)
     }
 
     #[inline]
     fn find(&mut self, number: u64) -> Option<u32> {
-        let at = (number ^ (number >> 36).wrapping_mul(0x9e37)) as usize % MEMO;
+        let at = (number ^ (number >> REGION_BITS).wrapping_mul(0x9e37)) as usize % MEMO;
         if self.memo[at].0 == number {
             return Some(self.memo[at].1);
         }

@@ -221,7 +221,7 @@ impl DmaStats {
 }
 
 /// The summary of a distribution.
-pub fn summary(latencies: &mut Latencies) -> LatencySummary {
+pub fn summary(latencies: &Latencies) -> LatencySummary {
     let (count, mean, max) =
         (latencies.count(), latencies.mean_ns().unwrap_or(0.0), latencies.max().ns());
     let h = latencies.histogram();

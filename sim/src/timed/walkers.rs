@@ -42,10 +42,13 @@ pub struct Walked {
 #[derive(Clone, Copy, Debug, Default)]
 struct Walk {
     page: u64,
-    reads: u32,
     started: Ps,
-    /// Requests that it serves, first to last.
-    first: u32,
+    /// The request that asked for it: most walks serve no other.
+    token: u32,
+    reads: u32,
+    came: Ps,
+    /// Requests that joined it, first to last.
+    joined: u32,
     last: u32,
     /// Next walk of the bucket, if requests find it by its page.
     next: WalkId,
@@ -155,36 +158,27 @@ impl Walkers {
         if self.walks.len() - self.free_walks.len() >= self.room {
             return None;
         }
-        let (page, reads, started) = (r.page, r.reads, Ps::NEVER);
-        let walk = Walk { page, reads, started, first: NONE, last: NONE, next: NONE, found: false };
-        let id = match self.free_walks.pop() {
-            Some(id) => {
-                self.walks[id as usize] = walk;
-                id
-            }
-            None => {
-                self.walks.push(walk);
-                self.walks.len() as WalkId - 1
-            }
-        };
-        self.add_waiter(id, Waiter { token: r.token, came: r.came, next: NONE });
         // Without coalescing the latest walk of a page stands for it.
         if !self.coalescing
-            && let Some(older) = self.find(page)
+            && let Some(older) = self.find(r.page)
         {
             self.unlink(older);
         }
-        let first = &mut self.buckets[Self::bucket(page)];
-        let walk = &mut self.walks[id as usize];
-        (walk.next, walk.found) = (std::mem::replace(first, id), true);
-        Some(match self.station.arrive(now, id) {
-            Admission::Started(id) => {
-                self.walks[id as usize].started = now;
-                Requested::Started(id)
-            }
-            Admission::Queued => Requested::Waiting,
+        let id = self.free_walks.pop().unwrap_or(self.walks.len() as WalkId);
+        let (started, outcome) = match self.station.arrive(now, id) {
+            Admission::Started(id) => (now, Requested::Started(id)),
+            Admission::Queued => (Ps::NEVER, Requested::Waiting),
             Admission::Refused(_) => unreachable!("the station's queue is unlimited"),
-        })
+        };
+        let Request { page, reads, token, came } = r;
+        let next = std::mem::replace(&mut self.buckets[Self::bucket(page)], id);
+        let (joined, last, found) = (NONE, NONE, true);
+        let walk = Walk { page, started, token, reads, came, joined, last, next, found };
+        match self.walks.get_mut(id as usize) {
+            Some(place) => *place = walk,
+            None => self.walks.push(walk),
+        }
+        Some(outcome)
     }
 
     #[inline]
@@ -235,8 +229,8 @@ impl Walkers {
             }
         };
         let walk = &mut self.walks[walk as usize];
-        if walk.first == NONE {
-            walk.first = at;
+        if walk.joined == NONE {
+            walk.joined = at;
         } else {
             self.waiters[walk.last as usize].next = at;
         }
@@ -262,21 +256,21 @@ impl Walkers {
         done: &mut Vec<Walked>,
         starts: &mut Vec<WalkId>,
     ) {
-        let Walk { page, started, first, .. } = self.walks[walk as usize];
+        let Walk { page, started, token, came, joined, found, .. } = self.walks[walk as usize];
         self.finished += 1;
-        if self.walks[walk as usize].found {
+        if found {
             self.unlink(walk);
         }
-        let mut at = first;
+        let served = |token: u32, came: Ps, coalesced: bool| {
+            let (waited, walked) = (started.since(came), now.since(started.max(came)));
+            Walked { token, page, waited, walked, coalesced }
+        };
+        done.push(served(token, came, false));
+        self.inside -= 1;
+        let mut at = joined;
         while at != NONE {
             let Waiter { token, came, next } = self.waiters[at as usize];
-            done.push(Walked {
-                token,
-                page,
-                waited: started.since(came),
-                walked: now.since(started.max(came)),
-                coalesced: at != first,
-            });
+            done.push(served(token, came, true));
             self.inside -= 1;
             self.free_waiters.push(at);
             at = next;
@@ -286,6 +280,13 @@ impl Walkers {
             self.walks[next as usize].started = now;
             starts.push(next);
         }
+        if !self.outside.is_empty() {
+            self.let_in(now, starts);
+        }
+    }
+
+    /// Lets requests into the buffer until it is full.
+    fn let_in(&mut self, now: Ps, starts: &mut Vec<WalkId>) {
         while let Some(request) = self.outside.front().copied() {
             let Some(outcome) = self.enter(now, request) else { break };
             self.outside.pop_front();

@@ -300,19 +300,29 @@ impl<O: Observer> World<O> {
 
     fn let_go_on(&mut self) {
         loop {
-            while let Some(at) = self.freed.pop() {
-                let op = self.ops.get(at);
-                self.ready.push(match op.what.is_dma() {
-                    true => Actor::Device(op.who),
-                    false => Actor::Cpu(op.who),
-                });
-            }
-            match self.ready.pop() {
+            // One is freed, mostly, and goes on without a place in the list.
+            let next = match self.freed.pop() {
+                None => self.ready.pop(),
+                Some(at) if self.freed.is_empty() => Some(self.actor(at)),
+                Some(at) => {
+                    let actor = self.actor(at);
+                    self.ready.push(actor);
+                    continue;
+                }
+            };
+            match next {
                 Some(Actor::Device(device)) => self.run_device(device),
                 Some(Actor::Cpu(cpu)) => self.run_cpu(cpu),
                 None => return,
             }
         }
+    }
+
+    /// Whose an operation is.
+    #[inline]
+    fn actor(&self, at: u32) -> Actor {
+        let op = self.ops.get(at);
+        if op.what.is_dma() { Actor::Device(op.who) } else { Actor::Cpu(op.who) }
     }
 
     /// A walk starts.

@@ -107,7 +107,7 @@ mod tests {
             }
             let log = log.log();
             prop_assert_eq!(log.kinds[0].len(), 0);
-            prop_assert_eq!(&log.total(1), all.histogram());
+            prop_assert_eq!(log.total(1), all.histogram());
             prop_assert!(log.kinds[1].len() <= INTERVALS);
             for (i, histogram) in log.kinds[1].iter().enumerate() {
                 let from = log.start + log.interval.times(i as u64);
