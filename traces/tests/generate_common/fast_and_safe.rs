@@ -130,8 +130,10 @@ impl Run {
         let history = history(self.before, self.ring);
         // A flow's window: its share of the rate, over a round trip of 100 us (A).
         let burst = (gbps * 100e3 / 8.0 / flows as f64).min(65_536.0) as u64;
+        // The driver's of Linux 6.0, see docs/generating.md.
+        let page_cache = 255;
         let d = NicOptions::default();
-        NicOptions { flows, gbps, acks, read_ns, channels, history, burst, ..d }
+        NicOptions { flows, gbps, acks, page_cache, read_ns, channels, history, burst, ..d }
     }
 }
 

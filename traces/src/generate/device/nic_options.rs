@@ -28,8 +28,9 @@ pub struct NicOptions {
     pub close_rate: Option<f64>,
     /// Pages of each ring that the driver keeps mapped once they are received,
     /// to post them again, oldest first, when the application has read them;
-    /// 0: all are unmapped. Not used with [`Self::recycle`]. Default 255 (R:
-    /// Linux 6.0 `MLX5E_CACHE_SIZE` less the place that stays empty).
+    /// 0: all are unmapped. Not used with [`Self::recycle`]. Default 0 (R: Fast &
+    /// Safe says that all are); 255 is what Linux 6.0 keeps
+    /// (R: `MLX5E_CACHE_SIZE` less the place that stays empty).
     pub page_cache: u64,
     /// Mean ns until the application has read a segment that was handed up.
     /// Default 40,000 (derived from Fast & Safe, 5 flows; see
@@ -79,7 +80,7 @@ impl Default for NicOptions {
             flows: 5,
             history: vec![at(1500, 1024), at(4000, 1024), at(4000, 256)],
             close_rate: None,
-            page_cache: 255,
+            page_cache: 0,
             read_ns: 40_000,
             send_by_flow: false,
             gbps: 100.0,
