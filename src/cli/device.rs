@@ -99,8 +99,7 @@ impl Common {
 Examples:
   ioasim trace generate nic-mlx5 -o rx.parquet
   ioasim trace generate nic-mlx5 --kernel 6.0 --cpus 64 --channels 60 --flows 40 --acks 0.12 \\
-      --gbps 30.9 --read-ns 2300000 -o rx40.parquet
-  ioasim trace generate nic-mlx5 --page-cache 0 -o unmap-all.parquet
+      --gbps 30.9 --page-cache 255 --read-ns 2300000 -o rx40.parquet
 
 docs/generating.md explains the driver's behaviour, every default and its source.")]
 pub struct Nic {

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 
 use fast_and_safe::{RUNS, reuse};
 use ioasim_events::{Flags, Kind};
-use ioasim_traces::generate::{DeviceTrace, NicOptions};
+use ioasim_traces::generate::{DeviceTrace, NicOptions, RingSetting};
 
 /// IOTLB and L3 misses per page of the runs.
 const MISSES: [(f64, f64); 7] = [
@@ -98,8 +98,7 @@ fn sweep() {
     });
     rows("5 flows, ring 2048 first", 64, &|n| {
         let at = n.history.iter().position(|s| s.mtu == 4000 && s.packets == 1024).unwrap_or(0);
-        let run = fast_and_safe::setting(2048, 5);
-        n.history.insert(at + 1, run);
+        n.history.insert(at + 1, RingSetting { mtu: 4000, packets: 2048, flows: 5 });
     });
     for rate in [0.0, 1.0, 2.0, 3.0, 3.25, 3.5, 4.0, 5.0, 6.0, 8.0, 12.0] {
         rows(&format!("closed at {rate} pages a page"), 64, &|n| n.close_rate = Some(rate));

@@ -99,7 +99,6 @@ fn nic() -> NicOptions {
         cores: 2,
         history: vec![RingSetting { mtu: 4000, packets: 256, flows: 0 }],
         warm_up: 2000,
-        page_cache: 0,
         ..NicOptions::default()
     }
 }

@@ -228,11 +228,10 @@ fn restyle(svg: &str) -> String {
             drop_attribute(&mut line, " font-family=\"");
             drop_attribute(&mut line, " font-size=\"");
             for (attribute, way) in [(" fill=\"", 'f'), (" stroke=\"", 'l')] {
-                let value = attribute_value(&line, attribute).map(|at| &line[at]);
-                let class = value.and_then(|v| classes.iter().find(|(hex, _)| hex == v));
-                if let Some((hex, class)) = class {
-                    let old = format!("{attribute}{hex}\"");
-                    line = line.replacen(&old, &format!(" class=\"{way} {class}\""), 1);
+                if let Some((whole, value)) = find_attribute(&line, attribute)
+                    && let Some((_, class)) = classes.iter().find(|(hex, _)| hex == value)
+                {
+                    line.replace_range(whole, &format!(" class=\"{way} {class}\""));
                 }
             }
             line = line.replace(" \"", "\"");
@@ -243,16 +242,17 @@ fn restyle(svg: &str) -> String {
 }
 
 fn drop_attribute(line: &mut String, start: &str) {
-    if let Some(value) = attribute_value(line, start) {
-        line.replace_range(value.start - start.len()..=value.end, "");
+    if let Some((whole, _)) = find_attribute(line, start) {
+        line.replace_range(whole, "");
     }
 }
 
-/// Where the value of the attribute that begins with `start` lies in an element.
-fn attribute_value(line: &str, start: &str) -> Option<Range<usize>> {
-    let from = line.find(start)? + start.len();
-    let len = line[from..].find('"')?;
-    Some(from..from + len)
+/// Where the attribute that begins with `start` lies in an element, and its value.
+fn find_attribute<'a>(line: &'a str, start: &str) -> Option<(Range<usize>, &'a str)> {
+    let at = line.find(start)?;
+    let from = at + start.len();
+    let to = from + line[from..].find('"')?;
+    Some((at..to + 1, &line[from..to]))
 }
 
 #[cfg(test)]

@@ -149,7 +149,8 @@ impl<V: Value, const W: usize> Cache<V> for LruSets<V, W> {
     }
 
     fn remove(&mut self, key: Key) -> bool {
-        self.remove_in_set(self.set_of(key), |k| k == key) > 0
+        // Most invalidations find nothing.
+        self.peek(key).is_some() && self.remove_in_set(self.set_of(key), |k| k == key) > 0
     }
 
     /// Set by set: each is in reach at once.
@@ -160,18 +161,13 @@ impl<V: Value, const W: usize> Cache<V> for LruSets<V, W> {
         let mut removed = 0;
         for size in self.sizes() {
             let (first, last) = (start >> size.shift(), (end - 1) >> size.shift());
-            let gone = |k: Key| k.tag() == tag && k.size() == size && k.overlaps(start, end);
             if last - first >= self.sets.len() as u64 {
+                let gone = |k: Key| k.tag() == tag && k.size() == size && k.overlaps(start, end);
                 removed += self.remove_if(gone);
                 continue;
             }
             for number in first..=last {
-                let key = Key::new(tag, size, number << size.shift());
-                let at = self.set_of(key);
-                // Most invalidations find nothing.
-                if self.sets[at].first(|k| k == key) < W {
-                    removed += self.remove_in_set(at, |k| k == key);
-                }
+                removed += usize::from(self.remove(Key::new(tag, size, number << size.shift())));
             }
         }
         removed

@@ -237,10 +237,7 @@ impl<O: Observer> World<O> {
     /// Puts down the walks that a request needs, if any.
     #[inline]
     fn put_walks(&mut self, walks: &[Miss]) -> u32 {
-        let last = match walks {
-            [] => return NONE,
-            [.., last] => last,
-        };
+        let Some(last) = walks.last() else { return NONE };
         if let [one] = walks
             && let Some(number) = Walks::one(one.reads, one.fault)
         {

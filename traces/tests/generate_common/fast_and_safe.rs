@@ -160,9 +160,3 @@ fn history(runs_before: usize, ring: u64) -> Vec<RingSetting> {
     all.push(at(4000, ring, 0));
     all
 }
-
-/// A run of `flows` with a ring of `packets`.
-#[allow(dead_code)]
-pub fn setting(packets: u64, flows: usize) -> RingSetting {
-    RingSetting { mtu: 4000, packets, flows }
-}

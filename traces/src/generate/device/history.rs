@@ -125,9 +125,10 @@ pub(super) fn change(
     let queues = (0..channels).map(|_| Queues::new(dma, frames, admin, setting)).collect();
     let closed = old.queues.iter().flat_map(Queues::all).flat_map(Ring::pages);
     closed.for_each(|&(_, gpa)| frames.give(gpa));
+    let give_back = |dma: &mut Dma, iova: u64| dma.allocator().free(admin, iova >> 12, 1);
     let mut closing = close(old).into_iter();
     if close_rate.is_none() {
-        closing.by_ref().for_each(|iova| dma.allocator().free(admin, iova >> 12, 1));
+        closing.by_ref().for_each(|iova| give_back(dma, iova));
     }
     let mut pages = vec![Vec::new(); channels];
     let full = (setting.descriptors() * DESCRIPTOR_PAGES) as usize;
@@ -142,10 +143,10 @@ pub(super) fn change(
         due += close_rate.unwrap_or_default();
         while due >= 1.0 {
             due -= 1.0;
-            closing.next().into_iter().for_each(|i| dma.allocator().free(admin, i >> 12, 1));
+            closing.next().into_iter().for_each(|iova| give_back(dma, iova));
         }
     }
-    closing.for_each(|iova| dma.allocator().free(admin, iova >> 12, 1));
+    closing.for_each(|iova| give_back(dma, iova));
     Rings { pages, queues }
 }
 
