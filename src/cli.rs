@@ -88,7 +88,15 @@ pub struct Compare {
     /// Check every translation against the recording and the reference model (slower).
     #[arg(long)]
     pub verify: bool,
-    /// Threads for the configurations; 0 = one per core. Results do not depend on it.
+    /// How many threads.
+    #[command(flatten)]
+    pub threads: Threads,
+}
+
+/// How many threads work.
+#[derive(Debug, Args)]
+pub struct Threads {
+    /// Threads in all, decoding included; 0 = one per core. Results do not depend on it.
     #[arg(long, short = 'j', default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
     pub threads: u16,
 }
@@ -120,6 +128,9 @@ pub struct Replay {
     /// Likewise.
     #[command(flatten)]
     pub timeline: TimelineArgs,
+    /// How many threads.
+    #[command(flatten)]
+    pub threads: Threads,
 }
 
 /// `ioasim trace`.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use ioasim_sim::config::Config;
 use ioasim_sim::events::Chunk;
-use ioasim_sim::replay::{Replay, ReplayError};
+use ioasim_sim::replay::Replay;
 use ioasim_sim::results::RunResult;
 use ioasim_sim::results::records::{Records, Watch};
-use ioasim_traces::file::TraceReader;
+use ioasim_traces::file::{ChunkDecoder, TraceReader};
 
 use crate::Interrupted;
 use crate::fan_out::FanOut;
@@ -29,8 +29,17 @@ pub fn open(path: Option<&Path>) -> Result<TraceReader> {
 /// What a replay gives: its result, and the records that were asked for.
 pub type Watched = (RunResult, Option<Records>);
 
-/// Replays a trace under every configuration on `threads` threads (0 = one per
-/// core). Results are in the order of `configs`, whatever the threads.
+/// Threads that have something to do: `threads` (0 = one per core), at most one
+/// for each configuration and one that decodes.
+pub fn threads_for(configs: usize, threads: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if threads == 0 { cores } else { threads };
+    threads.min(configs + 1)
+}
+
+/// Replays a trace under every configuration, and decodes it, on
+/// [`threads_for`] threads. Results are in the order of `configs`, whatever the
+/// threads; beside them is the file's SHA-256.
 ///
 /// # Errors
 /// A damaged trace, one with too many address spaces, Ctrl-C.
@@ -41,53 +50,48 @@ pub fn replay_all(
     watch: &Watch,
     threads: usize,
     quiet: bool,
-) -> Result<Vec<Watched>> {
+) -> Result<(Vec<Watched>, String)> {
     let info = reader.info();
-    let replays = FanOut::new(configs.iter().map(|c| Replay::watched(c, &info, verify, watch)));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = if threads == 0 { cores } else { threads }.clamp(1, configs.len().max(1));
+    let progress = Progress::new(quiet, "replay", "events", info.events);
+    let feed = Feed { decoder: reader.decoder().summing(), done: 0, progress };
+    let replays = configs.iter().map(|c| Replay::watched(c, &info, verify, watch));
+    let all = FanOut::new(feed, replays);
+    let threads = threads_for(configs.len(), threads);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-    let mut progress = Progress::new(quiet, "replay", "events", info.events);
-    // The trace is decoded on the reader's thread; this one hands it out.
-    pool.in_place_scope(|scope| -> Result<()> {
-        for _ in 0..threads {
-            scope.spawn(|_| {
-                replays.work(|replay: &mut Replay, chunk: &Arc<Chunk>| replay.run(chunk))
-            });
-        }
-        let fed = feed(reader, &replays, &mut progress);
-        replays.end();
-        fed
-    })?;
-    progress.finish();
-    let replays = replays.finish()?;
+    pool.broadcast(|_| {
+        all.work(threads, Feed::next, |replay: &mut Replay, chunk: &Arc<Chunk>| {
+            replay.run(chunk).map_err(Into::into)
+        });
+    });
+    let (feed, replays) = all.finish()?;
+    feed.progress.finish();
     let mut runs: Vec<Watched> =
         replays.into_iter().map(Replay::finish_watched).collect::<Result<_, _>>()?;
     for (run, _) in &mut runs {
         tell_what_is_made_up(reader, run);
     }
-    Ok(runs)
+    Ok((runs, feed.decoder.sha256()?))
 }
 
-/// Hands the trace's chunks to all replays, until one fails.
-fn feed(
-    reader: &TraceReader,
-    replays: &FanOut<Replay, Arc<Chunk>, ReplayError>,
-    progress: &mut Progress,
-) -> Result<()> {
-    let mut done = 0;
-    for chunk in reader.chunks() {
-        let chunk = chunk?;
+/// The trace's chunks, until Ctrl-C.
+struct Feed {
+    decoder: ChunkDecoder,
+    done: u64,
+    progress: Progress,
+}
+
+impl Feed {
+    fn next(&mut self) -> Result<Option<Arc<Chunk>>> {
         if interrupted() {
             return Err(Interrupted.into());
         }
-        done += chunk.len() as u64;
-        if !replays.push(chunk) {
-            break;
+        let chunk = self.decoder.next().transpose()?;
+        if let Some(chunk) = &chunk {
+            self.done += chunk.len() as u64;
+            self.progress.at(self.done);
         }
-        progress.at(done);
+        Ok(chunk)
     }
-    Ok(())
 }
 
 /// The replay takes a parent table in the trace for a recorded one; the trace

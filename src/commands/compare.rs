@@ -5,7 +5,6 @@ use ioasim_reports::{render_comparison, write_all};
 
 use super::records;
 use crate::cli::Compare;
-use crate::document::Checksum;
 use crate::{configs, document, drive};
 
 /// Replays, prints the table, writes the report.
@@ -18,14 +17,14 @@ pub fn run(args: &Compare, quiet: bool) -> Result<()> {
     let configs = configs::load_all(&names, &settings)?;
     let trace = args.trace.as_deref();
     let reader = drive::open(trace)?;
-    let checksum = Checksum::start(trace);
     let watch = records::watch(&configs, &args.histograms, None)?;
-    let threads = usize::from(args.threads);
-    let watched = drive::replay_all(&reader, &configs, args.verify, &watch, threads, quiet)?;
+    let threads = args.threads.threads.into();
+    let (watched, sha256) =
+        drive::replay_all(&reader, &configs, args.verify, &watch, threads, quiet)?;
     let (runs, kept): (Vec<_>, Vec<_>) = watched.into_iter().unzip();
     let histograms = records::write_histograms(&args.histograms, &configs, &kept)?;
     let failed = super::replay::failures(&runs);
-    let documents = [document::assemble(&reader, checksum, runs)?];
+    let documents = [document::assemble(&reader, sha256, runs)?];
     let written = write_all(&args.output, &documents)?;
     super::print(render_comparison(&documents, Some(&written)).as_bytes())?;
     super::print(histograms.as_bytes())?;

@@ -8,7 +8,6 @@ use ioasim_sim::results::{RunResult, Verify};
 
 use super::records;
 use crate::cli::Replay;
-use crate::document::Checksum;
 use crate::{configs, document, drive};
 
 /// Replays under one configuration.
@@ -17,15 +16,16 @@ pub fn run(args: &Replay, quiet: bool) -> Result<()> {
     let config = configs::load(&args.config, &settings)?;
     let trace = Some(args.trace.as_path());
     let reader = drive::open(trace)?;
-    let checksum = Checksum::start(trace);
     let configs = [config];
     let watch = records::watch(&configs, &args.histograms, Some(&args.timeline))?;
-    let watched = drive::replay_all(&reader, &configs, args.verify, &watch, 1, quiet)?;
+    let threads = args.threads.threads.into();
+    let (watched, sha256) =
+        drive::replay_all(&reader, &configs, args.verify, &watch, threads, quiet)?;
     let (runs, kept): (Vec<_>, Vec<_>) = watched.into_iter().unzip();
     let mut written = records::write_histograms(&args.histograms, &configs, &kept)?;
     written += &records::write_timeline(&args.timeline, &configs[0], kept)?;
     let failed = failures(&runs);
-    let document = document::assemble(&reader, checksum, runs)?;
+    let document = document::assemble(&reader, sha256, runs)?;
     match &args.json {
         // JSON on stdout stays alone there.
         Some(path) if path == Path::new("-") => super::print(document.to_json()?.as_bytes())?,

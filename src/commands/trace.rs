@@ -89,10 +89,8 @@ pub fn info(args: &Info) -> Result<()> {
         text += &stats.render_plots(80);
     }
     if let Some(page) = &args.html {
-        let section = crate::document::trace_section(
-            &reader,
-            crate::document::Checksum::start(Some(&args.trace)),
-        )?;
+        let sha256 = reader.decoder().sha256()?;
+        let section = crate::document::trace_section(&reader, sha256)?;
         write_trace_info(page, &page_of(&stats, section))?;
     }
     super::print(text.as_bytes())

@@ -1,10 +1,10 @@
-//! Decoding a trace into chunks on a thread of its own.
+//! Decoding a trace into chunks, by the caller or on a thread of its own.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, bounded};
 use ioasim_events::{Chunk, Kind};
 use parquet::column::reader::ColumnReaderImpl;
 use parquet::data_type::{DataType, Int32Type, Int64Type};
@@ -14,6 +14,7 @@ use parquet::file::reader::SerializedPageReader;
 use super::reader::{Shared, panic_text, plain};
 use super::schema;
 use super::source::PageSource;
+use super::sum::FileSum;
 use crate::{Error, Result};
 
 /// Most events of a chunk: 0.5 MB, so that the dozen chunks between the decoder
@@ -46,13 +47,9 @@ impl ChunkStream {
         let (out, chunks) = bounded(QUEUED_CHUNKS);
         let path = shared.path.clone();
         let failed = out.clone();
+        // It ends early when nobody listens.
         let work = move || {
-            let done = catch_unwind(AssertUnwindSafe(|| decode(&shared, &out)));
-            let result =
-                done.unwrap_or_else(|panic| Err(Error::damaged(&shared.path, panic_text(&*panic))));
-            if let Err(error) = result {
-                let _ = out.send(Err(error));
-            }
+            let _ = ChunkDecoder::new(shared).try_for_each(|chunk| out.send(chunk));
         };
         let thread = match thread::Builder::new().name("trace-decode".into()).spawn(work) {
             Ok(thread) => Some(thread),
@@ -87,38 +84,110 @@ impl Drop for ChunkStream {
     }
 }
 
-/// Decodes all row groups; ends early, without an error, when nobody listens.
-fn decode(shared: &Shared, out: &Sender<Result<Arc<Chunk>>>) -> Result<()> {
-    let mut pool = Pool::default();
-    let mut first = 0;
-    let mut last_time = 0;
-    for g in 0..shared.footer.num_row_groups() {
-        let in_group = |e: ParquetError| {
-            Error::damaged(&shared.path, format!("row group {g} from row {first}: {}", plain(&e)))
-        };
-        let mut columns = Columns::open(shared, g).map_err(in_group)?;
-        let mut left = shared.footer.row_group(g).num_rows() as u64;
-        while left > 0 {
-            let wanted = left.min(CHUNK_EVENTS as u64) as usize;
-            let mut chunk = pool.take();
-            // Nobody else has it: taken so from the pool, or new.
-            let events = Arc::get_mut(&mut chunk).expect("an unshared chunk");
-            events.clear();
-            events.first = first;
-            columns.read(events, wanted).map_err(|e| {
-                let place = format!("row group {g} from row {first}");
-                Error::damaged(&shared.path, format!("{place}: {}", plain(&e)))
-            })?;
-            check(shared, events, &mut last_time)?;
-            first += wanted as u64;
-            left -= wanted as u64;
-            pool.keep(&chunk);
-            if out.send(Ok(chunk)).is_err() {
-                return Ok(());
-            }
+/// Iterator over a trace's chunks, decoded by whoever asks for them; otherwise
+/// a [`ChunkStream`].
+pub struct ChunkDecoder {
+    shared: Arc<Shared>,
+    pool: Pool,
+    /// Of the row group that is being decoded.
+    columns: Option<Columns>,
+    /// Rows that are left of it.
+    left: u64,
+    /// Number of the next row group.
+    group: usize,
+    /// Number of the next event.
+    first: u64,
+    last_time: i64,
+    ended: bool,
+    /// Of what was read, if it is wanted.
+    sum: Option<FileSum>,
+}
+
+impl ChunkDecoder {
+    pub(super) fn new(shared: Arc<Shared>) -> ChunkDecoder {
+        ChunkDecoder {
+            shared,
+            pool: Pool::default(),
+            columns: None,
+            left: 0,
+            group: 0,
+            first: 0,
+            last_time: 0,
+            ended: false,
+            sum: None,
         }
     }
-    Ok(())
+
+    /// Works out the file's checksum, too, from the bytes that are decoded.
+    pub fn summing(mut self) -> ChunkDecoder {
+        self.sum = Some(FileSum::new());
+        self
+    }
+
+    /// The file's SHA-256, as hexadecimal digits. What was not decoded is read
+    /// now: all of it without [`summing`](ChunkDecoder::summing).
+    ///
+    /// # Errors
+    /// The file cannot be read, or became shorter.
+    pub fn sha256(self) -> Result<String> {
+        let sum = self.sum.unwrap_or_else(FileSum::new);
+        sum.finish(&self.shared.source).map_err(|e| Error::damaged(&self.shared.path, plain(&e)))
+    }
+
+    /// The next chunk; `None` after the last.
+    fn decode(&mut self) -> Result<Option<Arc<Chunk>>> {
+        let shared = &*self.shared;
+        let first = self.first;
+        let damaged = |group: usize, e: ParquetError| {
+            Error::damaged(
+                &shared.path,
+                format!("row group {group} from row {first}: {}", plain(&e)),
+            )
+        };
+        while self.left == 0 {
+            if self.group == shared.footer.num_row_groups() {
+                return Ok(None);
+            }
+            self.left = shared.footer.row_group(self.group).num_rows() as u64;
+            let group = self.group;
+            let source = page_source(shared, group).map_err(|e| damaged(group, e))?;
+            if let (Some(sum), Some((start, bytes))) = (&mut self.sum, source.window()) {
+                sum.take(&shared.source, *start, bytes).map_err(|e| damaged(group, e))?;
+            }
+            self.columns =
+                Some(Columns::open(shared, &source, group).map_err(|e| damaged(group, e))?);
+            self.group += 1;
+        }
+        let Some(columns) = &mut self.columns else { return Ok(None) };
+        let wanted = self.left.min(CHUNK_EVENTS as u64);
+        let mut chunk = self.pool.take();
+        // Nobody else has it: taken so from the pool, or new.
+        let events = Arc::get_mut(&mut chunk).expect("an unshared chunk");
+        events.clear();
+        events.first = first;
+        columns.read(events, wanted as usize).map_err(|e| damaged(self.group - 1, e))?;
+        check(shared, events, &mut self.last_time)?;
+        self.first += wanted;
+        self.left -= wanted;
+        self.pool.keep(&chunk);
+        Ok(Some(chunk))
+    }
+}
+
+impl Iterator for ChunkDecoder {
+    type Item = Result<Arc<Chunk>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let done = catch_unwind(AssertUnwindSafe(|| self.decode()));
+        let chunk = done
+            .unwrap_or_else(|panic| Err(Error::damaged(&self.shared.path, panic_text(&*panic))))
+            .transpose();
+        self.ended = !matches!(chunk, Some(Ok(_)));
+        chunk
+    }
 }
 
 /// What the simulator relies on: known kinds, times that never decrease.
@@ -158,7 +227,7 @@ impl Pool {
         free.map_or_else(Arc::default, |at| self.0.swap_remove(at))
     }
 
-    /// Remembers a chunk that is about to be sent; beyond the pool's size
+    /// Remembers a chunk that is about to be handed out; beyond the pool's size
     /// chunks are simply freed by their last reader.
     fn keep(&mut self, chunk: &Arc<Chunk>) {
         if self.0.len() < POOLED_CHUNKS {
@@ -174,25 +243,14 @@ struct Columns {
 }
 
 impl Columns {
-    fn open(shared: &Shared, group: usize) -> Result<Columns, ParquetError> {
-        let source = match shared.checksums.get(group) {
-            Some(&sum) => {
-                // Checked at opening: offsets are within the file.
-                let columns = shared.footer.row_group(group).columns();
-                let spans = columns.iter().map(|c| c.byte_range());
-                let start = spans.clone().map(|s| s.0).min().unwrap_or(0);
-                let end = spans.map(|(at, len)| at.saturating_add(len)).max().unwrap_or(0);
-                PageSource::checked(&shared.source, start, end, sum)?
-            }
-            None => PageSource::new(&shared.source),
-        };
+    fn open(shared: &Shared, source: &PageSource, group: usize) -> Result<Columns, ParquetError> {
         let mut ints = Vec::with_capacity(6);
         for at in shared.columns.ints {
-            ints.push(column_reader(shared, &source, group, at)?);
+            ints.push(column_reader(shared, source, group, at)?);
         }
         let mut longs = Vec::with_capacity(5);
         for at in shared.columns.longs {
-            longs.push(column_reader(shared, &source, group, at)?);
+            longs.push(column_reader(shared, source, group, at)?);
         }
         let wrong = || ParquetError::General("column count".into());
         Ok(Columns {
@@ -217,6 +275,19 @@ impl Columns {
         fill(out, &mut to.out, rows, schema::COLUMNS_64[3])?;
         fill(aux, &mut to.aux, rows, schema::COLUMNS_64[4])
     }
+}
+
+/// The pages of a row group: all of them, checked, if there is a checksum.
+fn page_source(shared: &Shared, group: usize) -> Result<PageSource, ParquetError> {
+    let Some(&sum) = shared.checksums.get(group) else {
+        return Ok(PageSource::new(&shared.source));
+    };
+    // Checked at opening: offsets are within the file.
+    let columns = shared.footer.row_group(group).columns();
+    let spans = columns.iter().map(|c| c.byte_range());
+    let start = spans.clone().map(|s| s.0).min().unwrap_or(0);
+    let end = spans.map(|(at, len)| at.saturating_add(len)).max().unwrap_or(0);
+    PageSource::checked(&shared.source, start, end, sum)
 }
 
 fn fill<T: DataType>(

@@ -8,9 +8,10 @@ mod meta;
 mod reader;
 mod schema;
 mod source;
+mod sum;
 mod writer;
 
-pub use decode::{CHUNK_EVENTS, ChunkStream};
+pub use decode::{CHUNK_EVENTS, ChunkDecoder, ChunkStream};
 pub use markers::Markers;
 pub use meta::{Marker, Meta, Source, Summary, Synthetic, Totals};
 pub use reader::TraceReader;

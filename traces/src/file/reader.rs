@@ -14,7 +14,7 @@ use parquet::file::metadata::{
 use parquet::file::reader::Length;
 use parquet::schema::types::SchemaDescriptor;
 
-use super::decode::ChunkStream;
+use super::decode::{ChunkDecoder, ChunkStream};
 use super::markers::Markers;
 use super::meta::{Meta, Summary};
 use super::schema;
@@ -30,7 +30,7 @@ pub struct TraceReader {
     shared: Arc<Shared>,
 }
 
-/// What the decoding threads need.
+/// What decoders need.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub path: PathBuf,
@@ -120,11 +120,16 @@ impl TraceReader {
         self.shared.meta.trace_info()
     }
 
+    /// Length of the file.
+    pub fn file_bytes(&self) -> u64 {
+        self.shared.source.len()
+    }
+
     /// The file as a whole.
     pub fn summary(&self) -> Summary {
         Summary {
             events: self.shared.meta.totals.events,
-            file_bytes: self.shared.source.len(),
+            file_bytes: self.file_bytes(),
             row_groups: self.shared.footer.num_row_groups() as u64,
             meta: self.shared.meta.clone(),
         }
@@ -134,6 +139,11 @@ impl TraceReader {
     /// called again, also while another stream is read.
     pub fn chunks(&self) -> ChunkStream {
         ChunkStream::start(Arc::clone(&self.shared))
+    }
+
+    /// Decodes from the first event, on the thread that asks for a chunk.
+    pub fn decoder(&self) -> ChunkDecoder {
+        ChunkDecoder::new(Arc::clone(&self.shared))
     }
 
     /// Calls `f` with every event, in order, and with a marker's text.

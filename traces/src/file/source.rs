@@ -78,6 +78,11 @@ pub struct PageSource {
 }
 
 impl PageSource {
+    /// The part of the file that was read at once, and where it starts.
+    pub fn window(&self) -> Option<&(u64, Bytes)> {
+        self.window.as_ref()
+    }
+
     /// Pages are read one by one.
     pub fn new(source: &Arc<Source>) -> PageSource {
         PageSource { source: Arc::clone(source), window: None }

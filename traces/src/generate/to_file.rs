@@ -1,13 +1,10 @@
 //! From a trace or a made-up guest to a trace file.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ioasim_events::{CachingMode, Event, OutputSpace};
-use sha2::{Digest, Sha256};
 
 use super::options::{Options, ParentPage};
 use super::overlay::{Overlay, Sink};
@@ -267,26 +264,12 @@ fn remarks(
 
 /// Name and checksum of the trace that an overlay was laid on.
 pub(crate) fn source_of(reader: &TraceReader) -> Result<Source> {
-    let path = reader.path();
-    let mut sha = Sha256::new();
-    let mut bytes = 0;
-    if reader.is_embedded() {
-        bytes = crate::sample().len() as u64;
-        sha.update(crate::sample());
-    } else {
-        let mut file = File::open(path).map_err(|e| Error::io("open", path, e))?;
-        let mut block = vec![0; 1 << 20];
-        loop {
-            let n = file.read(&mut block).map_err(|e| Error::io("read", path, e))?;
-            if n == 0 {
-                break;
-            }
-            bytes += n as u64;
-            sha.update(&block[..n]);
-        }
-    }
-    let sha256 = sha.finalize().iter().map(|b| format!("{b:02x}")).collect();
-    Ok(Source { role: "trace".into(), path: path.display().to_string(), bytes, sha256 })
+    Ok(Source {
+        role: "trace".into(),
+        path: reader.path().display().to_string(),
+        bytes: reader.file_bytes(),
+        sha256: reader.decoder().sha256()?,
+    })
 }
 
 pub(super) fn refused(path: &Path, why: String) -> Error {
