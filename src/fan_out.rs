@@ -202,6 +202,11 @@ impl<P, C, T, E> FanOut<P, C, T, E> {
                     last = at;
                     state = self.lock();
                     state.gave(at, consumer, result);
+                    // This worker goes on with the consumer. Who waits could
+                    // make items, and is not woken for each.
+                    if state.items.len() > WINDOW / 2 && !state.is_over() {
+                        continue;
+                    }
                 }
             }
             if state.waiting > 0 {
