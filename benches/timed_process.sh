@@ -45,6 +45,10 @@ measure() {
         }'
 }
 
-measure "1,024 tenants" "$dir/many.parquet" -c intel-vtd --set time.mode=open-loop --set time.device.sharing=all \
-    --set time.device.link_gbps=200 --set time.ats.entries=64 --set time.ats.ways=64 --set time.device.outstanding=256
-[ -z "$trace" ] || measure "$trace" "$trace" -c intel-vtd
+# One thread in all, then decoding beside the replay.
+for threads in 1 2; do
+    measure "1,024 tenants, -j $threads" "$dir/many.parquet" -j $threads -c intel-vtd --set time.mode=open-loop \
+        --set time.device.sharing=all --set time.device.link_gbps=200 --set time.ats.entries=64 --set time.ats.ways=64 \
+        --set time.device.outstanding=256
+    [ -z "$trace" ] || measure "$trace, -j $threads" "$trace" -j $threads -c intel-vtd
+done
