@@ -3,6 +3,7 @@
 //! `docs/trace-format.md` describes columns and metadata for other programs.
 
 mod decode;
+mod encode;
 mod markers;
 mod meta;
 mod reader;

@@ -2,17 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::thread::{self, JoinHandle};
 
-use crc32fast::Hasher;
-use crossbeam_channel::{Receiver, Sender, bounded};
-use ioasim_events::{Chunk, Event, Kind, Requester};
-use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
-use parquet::errors::ParquetError;
-use parquet::file::metadata::KeyValue;
-use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
+use ioasim_events::{Event, Kind, Requester};
 use tempfile::NamedTempFile;
 
+use super::encode::{Encoder, Group, key};
 use super::meta::{Marker, Meta, Summary, Totals};
 use super::schema;
 use crate::{Error, Result};
@@ -29,8 +23,8 @@ const MAX_DEVICES: usize = 1 << 18;
 ///
 /// The file appears under its name only when [`finish`](TraceWriter::finish)
 /// succeeds: until then it is a temporary file in the same directory, which
-/// is removed when the writer is dropped. Encoding runs on a thread of its
-/// own; at most three row groups are in memory.
+/// is removed when the writer is dropped. Encoding runs on threads of its
+/// own; at most five row groups are in memory.
 #[derive(Debug)]
 pub struct TraceWriter {
     path: PathBuf,
@@ -40,39 +34,6 @@ pub struct TraceWriter {
     tally: Tally,
     /// `None` once the encoder has ended.
     encoder: Option<Encoder>,
-}
-
-/// Events of one row group.
-#[derive(Debug, Default)]
-struct Group {
-    events: Chunk,
-    /// Row in the group and text, ascending.
-    texts: Vec<(usize, String)>,
-    text_bytes: usize,
-}
-
-impl Group {
-    fn clear(&mut self) {
-        self.events.clear();
-        self.texts.clear();
-        self.text_bytes = 0;
-    }
-}
-
-/// What the encoder thread is asked to do.
-#[expect(clippy::large_enum_variant, reason = "moved twice per row group")]
-enum Job {
-    Write(Group),
-    /// Write the footer with these keys and hand the file back.
-    Close(Vec<KeyValue>),
-}
-
-#[derive(Debug)]
-struct Encoder {
-    jobs: Sender<Job>,
-    /// Used groups come back, so that their memory is used again.
-    used: Receiver<Group>,
-    thread: JoinHandle<Result<Option<NamedTempFile>, ParquetError>>,
 }
 
 impl TraceWriter {
@@ -88,20 +49,14 @@ impl TraceWriter {
             return Err(Error::io("create", path, reason));
         }
         let file = temporary(path).map_err(|e| Error::io("create", path, e))?;
-        // One group in the channel, one being encoded, one being filled.
-        let (jobs, todo) = bounded(1);
-        let (give_back, used) = bounded(2);
-        let thread = thread::Builder::new()
-            .name("trace-encode".into())
-            .spawn(move || encode(file, &todo, &give_back))
-            .map_err(|e| Error::io("start a thread for", path, e))?;
+        let encoder = Encoder::start(file).map_err(|e| Error::io("start a thread for", path, e))?;
         Ok(TraceWriter {
             path: path.to_owned(),
             group: Group::default(),
             limit: schema::ROW_GROUP_EVENTS,
             groups_sent: 0,
             tally: Tally::default(),
-            encoder: Some(Encoder { jobs, used, thread }),
+            encoder: Some(encoder),
         })
     }
 
@@ -173,13 +128,13 @@ impl TraceWriter {
         }
         meta.totals = std::mem::take(&mut self.tally).totals();
         let json = serde_json::to_string(&meta).map_err(|e| self.write_error(e))?;
-        let close = Job::Close(vec![
+        let keys = vec![
             key(schema::KEY_SCHEMA, schema::SCHEMA.to_owned()),
             key(schema::KEY_META, json),
             key(schema::KEY_KINDS, schema::kinds_json().to_string()),
             key(schema::KEY_FLAGS, schema::flags_json().to_string()),
-        ]);
-        self.send(close)?;
+        ];
+        self.send(|encoder| encoder.close(keys))?;
         let file = self.join()?.ok_or_else(|| self.write_error("the encoder ended early"))?;
         let file_bytes =
             file.as_file().metadata().map_err(|e| Error::io("write", &self.path, e))?.len();
@@ -222,22 +177,17 @@ impl TraceWriter {
 
     /// Hands the filled group to the encoder.
     fn flush(&mut self) -> Result<()> {
-        let mut empty = match &self.encoder {
-            Some(encoder) => encoder.used.try_recv().unwrap_or_default(),
-            None => Group::default(),
-        };
-        empty.clear();
+        let empty = self.encoder.as_ref().map(Encoder::group).unwrap_or_default();
         let full = std::mem::replace(&mut self.group, empty);
         self.groups_sent += 1;
         if self.groups_sent == schema::SMALL_GROUPS {
             self.limit *= schema::LARGE_GROUP_FACTOR;
         }
-        self.send(Job::Write(full))
+        self.send(|encoder| encoder.write(full))
     }
 
-    fn send(&mut self, job: Job) -> Result<()> {
-        let sent = self.encoder.as_ref().is_some_and(|e| e.jobs.send(job).is_ok());
-        if sent {
+    fn send(&mut self, send: impl FnOnce(&mut Encoder) -> bool) -> Result<()> {
+        if self.encoder.as_mut().is_some_and(send) {
             return Ok(());
         }
         // The encoder ends before it is told to only if it failed.
@@ -249,15 +199,8 @@ impl TraceWriter {
 
     /// Waits for the encoder's end and takes its result.
     fn join(&mut self) -> Result<Option<NamedTempFile>> {
-        let Some(Encoder { jobs, used, thread }) = self.encoder.take() else {
-            return Ok(None);
-        };
-        drop((jobs, used));
-        match thread.join() {
-            Ok(Ok(file)) => Ok(file),
-            Ok(Err(error)) => Err(self.write_error(error)),
-            Err(_) => Err(self.write_error("the encoder panicked")),
-        }
+        let done = self.encoder.take().map_or(Ok(None), Encoder::join);
+        done.map_err(|e| self.write_error(e))
     }
 }
 
@@ -339,101 +282,4 @@ fn cut(text: &str, limit: usize) -> &str {
         end -= 1;
     }
     &text[..end]
-}
-
-fn key(name: &str, value: String) -> KeyValue {
-    KeyValue { key: name.to_owned(), value: Some(value) }
-}
-
-/// A file whose bytes are summed as they are written.
-struct Summed {
-    file: NamedTempFile,
-    sum: Hasher,
-}
-
-impl std::io::Write for Summed {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let n = self.file.write(bytes)?;
-        self.sum.update(&bytes[..n]);
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.file.flush()
-    }
-}
-
-/// The encoder thread: writes groups until the footer; `None` if the writer
-/// was dropped before.
-fn encode(
-    file: NamedTempFile,
-    jobs: &Receiver<Job>,
-    give_back: &Sender<Group>,
-) -> Result<Option<NamedTempFile>, ParquetError> {
-    let properties = schema::writer_properties()?.into();
-    let file = Summed { file, sum: Hasher::new() };
-    let mut writer = SerializedFileWriter::new(file, schema::parquet_schema()?, properties)?;
-    let mut levels = Vec::new();
-    let mut checksums = String::new();
-    for job in jobs {
-        match job {
-            Job::Write(group) => {
-                // What was written before, the file's magic, is not part of it.
-                writer.flush()?;
-                writer.inner_mut().sum.reset();
-                let mut row_group = writer.next_row_group()?;
-                write_group(&mut row_group, &group, &mut levels)?;
-                row_group.close()?;
-                writer.flush()?;
-                checksums += &format!("{:08x}", writer.inner().sum.clone().finalize());
-                let _ = give_back.try_send(group);
-            }
-            Job::Close(keys) => {
-                keys.into_iter().for_each(|k| writer.append_key_value_metadata(k));
-                writer.append_key_value_metadata(key(schema::KEY_CHECKSUMS, checksums));
-                return writer.into_inner().map(|w| Some(w.file));
-            }
-        }
-    }
-    Ok(None)
-}
-
-fn write_group<W: std::io::Write + Send>(
-    out: &mut SerializedRowGroupWriter<'_, W>,
-    group: &Group,
-    levels: &mut Vec<i16>,
-) -> Result<(), ParquetError> {
-    // The order of `schema::COLUMNS`.
-    let e = &group.events;
-    column::<Int64Type, _>(out, &e.time_ns, None)?;
-    column::<Int32Type, _>(out, &e.kind, None)?;
-    column::<Int32Type, _>(out, &e.flags, None)?;
-    column::<Int32Type, _>(out, &e.cpu, None)?;
-    column::<Int32Type, _>(out, &e.domain, None)?;
-    column::<Int32Type, _>(out, &e.requester, None)?;
-    column::<Int32Type, _>(out, &e.pasid, None)?;
-    column::<Int64Type, _>(out, &e.addr, None)?;
-    column::<Int64Type, _>(out, &e.size, None)?;
-    column::<Int64Type, _>(out, &e.out, None)?;
-    column::<Int64Type, _>(out, &e.aux, None)?;
-    levels.clear();
-    levels.resize(e.len(), 0);
-    let mut texts = Vec::with_capacity(group.texts.len());
-    for (row, text) in &group.texts {
-        levels[*row] = 1;
-        texts.push(ByteArray::from(text.as_str()));
-    }
-    column::<ByteArrayType, _>(out, &texts, Some(levels))
-}
-
-fn column<T: DataType, W: std::io::Write + Send>(
-    out: &mut SerializedRowGroupWriter<'_, W>,
-    values: &[T::T],
-    levels: Option<&[i16]>,
-) -> Result<(), ParquetError> {
-    let mut column = out
-        .next_column()?
-        .ok_or_else(|| ParquetError::General("more columns than the schema has".into()))?;
-    column.typed::<T>().write_batch(values, levels, None)?;
-    column.close()
 }
