@@ -14,6 +14,7 @@ pub mod table;
 pub mod time;
 pub mod timed;
 pub mod tree;
+mod unmap;
 mod verify;
 pub mod walk;
 

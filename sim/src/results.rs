@@ -62,6 +62,15 @@ pub struct RunProvenance {
     /// commands of that encoding.
     #[serde(default)]
     pub invalidations_reencoded: u64,
+    /// `as-recorded`, or when the simulated guest invalidates what it unmapped
+    /// (`strict`, `lazy`). Numbers of events are then those of the rewritten
+    /// trace.
+    #[serde(default)]
+    pub unmap: String,
+    /// Recorded invalidations of unmapped ranges that were replaced by those
+    /// of that policy.
+    #[serde(default)]
+    pub invalidations_replaced: u64,
 }
 
 /// Totals of a run.
@@ -194,6 +203,23 @@ pub struct GuestCounters {
     /// Entries of its tables that the guest wrote while those pages were
     /// write-protected; each is a trap too (`write-protect` only).
     pub pte_writes: u64,
+    /// The flush queues (`guest.unmap = "lazy"`).
+    pub flush_queue: FlushQueueCounters,
+}
+
+/// Flush queues of lazy unmapping, all domains. Every flush is one
+/// domain-selective invalidation; flushes = full + timeout + reuse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FlushQueueCounters {
+    /// Flushes because a ring was full.
+    pub full: u64,
+    /// Flushes because the timer fired.
+    pub timeout: u64,
+    /// Flushes because a map needed an IOVA that waited and no other was left.
+    pub reuse: u64,
+    /// Maps that got another IOVA than the recorded one, which waited.
+    pub renamed_maps: u64,
 }
 
 /// Invalidations by reach.

@@ -133,6 +133,16 @@ fn sizes_out_of_their_limits_are_refused() {
     refused(hw(&["report.intervals=10001"]), &["report.intervals = 10001", "1 to 10000"]);
     refused(hw(&["guest.commands_per_trap=0"]), &["guest.commands_per_trap = 0", "1 to 32768"]);
     refused(hw(&["guest.commands_per_trap=32769"]), &["guest.commands_per_trap", "32768"]);
+    refused(
+        hw(&["guest.flush_queue.entries=0"]),
+        &["guest.flush_queue.entries = 0", "1 to 16777216"],
+    );
+    refused(
+        hw(&["guest.flush_queue.entries=16777217"]),
+        &["guest.flush_queue.entries", "16777216"],
+    );
+    refused(hw(&["guest.unmap=lazily"]), &["lazily", "as-recorded", "strict", "lazy"]);
+    refused(preset("qemu-vtd-7.2", &["guest.unmap=lazy"]), &["guest.unmap", "verify.labels"]);
     refused(hw(&["name="]), &["name", "1 to 100 characters"]);
     // At the limits.
     for fine in [
@@ -146,6 +156,9 @@ fn sizes_out_of_their_limits_are_refused() {
         "report.exposure=true",
         "guest.commands_per_trap=32768",
         "guest.invalidation=range-split",
+        "guest.unmap=strict",
+        "guest.flush_queue.entries=16777216",
+        "guest.flush_queue.timeout_us=9223372036854775807",
     ] {
         hw(&[fine]).unwrap_or_else(|e| panic!("{fine}: {e}"));
     }

@@ -178,11 +178,32 @@ fn assumed(document: &Document, runs: &[Named<'_>]) -> Vec<String> {
         };
         out.push(format!("In {}, {what}: {why}.", list(&names)));
     }
+    out.extend(runs.iter().filter_map(|r| other_unmaps(&r.name, r.run)));
     out.extend(super::constants::assumed(runs));
     if out.is_empty() {
         out.push("Nothing beyond the configurations themselves.".into());
     }
     out
+}
+
+/// What a guest does that unmaps otherwise than the recorded one.
+fn other_unmaps(name: &str, run: &RunResult) -> Option<String> {
+    let p = &run.provenance;
+    let (replaced, queue) = (thousands(p.invalidations_replaced), run.counters.guest.flush_queue);
+    match p.unmap.as_str() {
+        "strict" => Some(format!(
+            "In {name}, each unmap is followed by its invalidation; {replaced} recorded \
+             invalidations were replaced."
+        )),
+        "lazy" => Some(format!(
+            "In {name}, the guest unmaps lazily: {} flushes take the place of {replaced} recorded \
+             invalidations, and {} maps got other IOVAs than the recorded ones, which waited for a \
+             flush.",
+            thousands(queue.full + queue.timeout + queue.reuse),
+            thousands(queue.renamed_maps)
+        )),
+        _ => None,
+    }
 }
 
 /// Why a run's invalidations differ from the recorded ones.

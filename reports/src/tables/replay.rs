@@ -85,7 +85,8 @@ fn counter(key: &str, value: &Value, requests: u64) -> String {
         None if key.ends_with("hit_rate") => (percent(value.as_f64()), "%".to_owned()),
         None => (rate(value.as_f64()), String::new()),
     };
-    let key_width = 32;
+    // The longest key has 33 characters.
+    let key_width = 34;
     let line = format!(
         "{}{}  {}",
         left(&truncate(key, key_width), key_width),

@@ -2,7 +2,7 @@
 
 use super::{
     Config, ConfigError, InvalidationEncoding, IotlbConfig, Levels, Nesting, Ownership, PageMatch,
-    Refusal, ReplacementKind, TagBy,
+    Refusal, ReplacementKind, TagBy, UnmapPolicy,
 };
 use crate::parent::Layout;
 use crate::prefetch;
@@ -21,6 +21,8 @@ pub mod limits {
     /// Most commands per trap: the entries of VT-d's largest invalidation
     /// queue (2^7 pages of 256 descriptors).
     pub const COMMANDS_PER_TRAP: u64 = 1 << 15;
+    /// Most ranges that wait in a flush queue's ring: 16.8 M take about 0.5 GB.
+    pub const FLUSH_QUEUE_ENTRIES: u64 = 1 << 24;
 }
 
 /// Names of the levels that `stages` speaks of, root first; `None` if it is
@@ -84,6 +86,7 @@ impl Config {
             let value = format!("{:?}", self.guest.invalidation.name());
             return refuse("guest.invalidation", value, limit.into());
         }
+        self.check_unmap()?;
         self.check_stages()?;
         let flush = self.iotlb.replacement == ReplacementKind::FlushWhenFull;
         if flush && self.iotlb.ways != self.iotlb.entries {
@@ -131,6 +134,25 @@ impl Config {
         if self.parent.ownership == Ownership::UserManaged {
             let limit = "the parent is changed by map and unmap calls: \"host-managed\"";
             return refuse("parent.ownership", "\"user-managed\"".into(), limit.into());
+        }
+        Ok(())
+    }
+
+    /// Unmap policy and flush queue.
+    fn check_unmap(&self) -> Result<(), ConfigError> {
+        let refuse = |key: &str, value: String, limit: String| {
+            Err(ConfigError::Refused { name: self.name.clone(), key: key.into(), value, limit })
+        };
+        let policy = self.guest.unmap;
+        if self.verify.labels && policy != UnmapPolicy::AsRecorded {
+            let limit = "verify.labels claims the recording machine, whose guest unmaps \
+                         \"as-recorded\"";
+            return refuse("guest.unmap", format!("{:?}", policy.name()), limit.into());
+        }
+        let entries = self.guest.flush_queue.entries;
+        if entries == 0 || entries > limits::FLUSH_QUEUE_ENTRIES {
+            let limit = format!("1 to {} ranges", limits::FLUSH_QUEUE_ENTRIES);
+            return refuse("guest.flush_queue.entries", entries.to_string(), limit);
         }
         Ok(())
     }

@@ -190,7 +190,8 @@ fn collect_keys(table: &Table, path: &str, out: &mut Vec<String>) {
 }
 
 /// The candidate nearest to `word`: same last segment, else smallest edit
-/// distance if that is small enough to be a slip.
+/// distance if that is small enough to be a slip; of several the one with the
+/// fewest segments.
 fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let last = |s: &str| s.rsplit('.').next().unwrap_or(s).to_string();
     candidates
@@ -200,6 +201,9 @@ fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<
             (whole.max(tail), c)
         })
         .filter(|(score, _)| *score >= 0.5)
-        .max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(a.1)))
+        .max_by(|a, b| {
+            let segments = |c: &str| c.split('.').count();
+            a.0.total_cmp(&b.0).then_with(|| (segments(b.1), b.1).cmp(&(segments(a.1), a.1)))
+        })
         .map(|(_, c)| c)
 }

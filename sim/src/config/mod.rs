@@ -260,6 +260,57 @@ pub struct GuestConfig {
     /// Commands (invalidations, or map and unmap calls) that it queues before
     /// it tells the VMM, which is one trap.
     pub commands_per_trap: u64,
+    /// When it invalidates what it unmapped.
+    pub unmap: UnmapPolicy,
+    /// Settings of `unmap = "lazy"`.
+    pub flush_queue: FlushQueueConfig,
+}
+
+/// When the simulated guest invalidates what it unmapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnmapPolicy {
+    /// When the recording's guest did.
+    AsRecorded,
+    /// At once, before the IOVA is used again (`iommu.strict=1`).
+    Strict,
+    /// By a domain-selective flush, when a flush queue is full or its timer
+    /// fires (`iommu.strict=0`).
+    Lazy,
+}
+
+impl UnmapPolicy {
+    /// Name as in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            UnmapPolicy::AsRecorded => "as-recorded",
+            UnmapPolicy::Strict => "strict",
+            UnmapPolicy::Lazy => "lazy",
+        }
+    }
+}
+
+/// The flush queue of a domain (`unmap = "lazy"`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlushQueueConfig {
+    /// Ranges that wait in a ring before a flush makes room.
+    pub entries: u64,
+    /// Time from the first range that waits to the flush, in microseconds of
+    /// the trace's clock.
+    pub timeout_us: u64,
+    /// Who shares a ring.
+    pub rings: FlushRings,
+}
+
+/// Rings of a flush queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FlushRings {
+    /// Each CPU has its own.
+    PerCpu,
+    /// All CPUs share one.
+    Single,
 }
 
 /// How the simulated guest puts a changed range into invalidation commands.

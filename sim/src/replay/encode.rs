@@ -1,9 +1,10 @@
 //! How the simulated guest puts a changed range into invalidation commands,
 //! and how many of them one trap carries.
 
+use std::hash::Hash;
+
 use rustc_hash::FxHashMap;
 
-use super::spaces::SpaceId;
 use crate::config::InvalidationEncoding;
 use crate::events::{PAGE_MASK, PAGE_SIZE};
 
@@ -16,11 +17,11 @@ const MOST_PAGES: u64 = 1 << 18;
 const MOST_CHANGES: usize = 256;
 
 /// A range of bytes, whole pages.
-pub(super) type Span = (u64, u64);
+pub(crate) type Span = (u64, u64);
 
 /// One invalidation command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Command {
+pub(crate) enum Command {
     /// Page-selective.
     Pages(Span),
     /// Domain-selective.
@@ -28,7 +29,7 @@ pub(super) enum Command {
 }
 
 /// Turns changed ranges (sorted, disjoint, not empty) into commands.
-pub(super) fn encode(encoding: InvalidationEncoding, changed: &[Span], out: &mut Vec<Command>) {
+pub(crate) fn encode(encoding: InvalidationEncoding, changed: &[Span], out: &mut Vec<Command>) {
     let (Some(first), Some(last)) = (changed.first(), changed.last()) else { return };
     match encoding {
         InvalidationEncoding::Page => {
@@ -72,13 +73,18 @@ pub(super) fn encode(encoding: InvalidationEncoding, changed: &[Span], out: &mut
 
 /// What the guest changed and has not yet announced, by space. Recorded
 /// commands cover more than what changed; this tells what it was.
-#[derive(Default)]
-pub(super) struct Changes(FxHashMap<SpaceId, Vec<Span>>);
+pub(crate) struct Changes<K>(FxHashMap<K, Vec<Span>>);
 
-impl Changes {
+impl<K> Default for Changes<K> {
+    fn default() -> Self {
+        Changes(FxHashMap::default())
+    }
+}
+
+impl<K: Copy + Eq + Hash> Changes<K> {
     /// The guest changed `[start, end)`, rounded outwards to pages. Of more
     /// than 256 unannounced changes the oldest are forgotten.
-    pub fn add(&mut self, space: SpaceId, start: u64, end: u64) {
+    pub fn add(&mut self, space: K, start: u64, end: u64) {
         let (start, end) = (start & !PAGE_MASK, end.saturating_add(PAGE_MASK) & !PAGE_MASK);
         if start >= end {
             return;
@@ -90,14 +96,25 @@ impl Changes {
         known.push((start, end));
     }
 
-    /// Everything of a space was announced.
-    pub fn clear(&mut self, space: SpaceId) {
-        self.0.remove(&space);
+    /// Everything of a space was announced; true if there was something.
+    pub fn clear(&mut self, space: K) -> bool {
+        self.0.remove(&space).is_some_and(|known| !known.is_empty())
     }
 
     /// Takes what changed inside `[start, end)`, sorted and merged; the range
     /// itself if nothing is known of it.
-    pub fn take(&mut self, space: SpaceId, start: u64, end: u64) -> Vec<Span> {
+    pub fn take(&mut self, space: K, start: u64, end: u64) -> Vec<Span> {
+        let mut taken = self.take_known(space, start, end);
+        if taken.is_empty() && start < end {
+            taken.push((start & !PAGE_MASK, end.saturating_add(PAGE_MASK) & !PAGE_MASK));
+            taken.retain(|(s, e)| s < e);
+        }
+        taken
+    }
+
+    /// Takes what is known to have changed inside `[start, end)`, sorted and
+    /// merged.
+    pub fn take_known(&mut self, space: K, start: u64, end: u64) -> Vec<Span> {
         let mut taken = Vec::new();
         if let Some(known) = self.0.get_mut(&space) {
             let mut rest = Vec::new();
@@ -120,10 +137,6 @@ impl Changes {
             }
             touch
         });
-        if taken.is_empty() && start < end {
-            taken.push((start & !PAGE_MASK, end.saturating_add(PAGE_MASK) & !PAGE_MASK));
-            taken.retain(|(s, e)| s < e);
-        }
         taken
     }
 }
@@ -210,7 +223,7 @@ mod tests {
         #[test]
         fn encodings_cover_what_changed(spans in prop::collection::vec((0..300u64, 1..40u64), 1..6)) {
             let mut changes = Changes::default();
-            let space = SpaceId(1);
+            let space = 1;
             let mut pages = BTreeSet::new();
             for (first, n) in &spans {
                 changes.add(space, first * P + 5, (first + n) * P - 5);

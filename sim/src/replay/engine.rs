@@ -56,7 +56,7 @@ pub(super) struct Engine<S: Store> {
     pub(super) counters: Counters,
     pub(super) provenance: RunProvenance,
     pub(super) pending: PendingNotify,
-    pub(super) changes: Changes,
+    pub(super) changes: Changes<SpaceId>,
     pub(super) doorbell: Doorbell,
     pub(super) ops: Vec<ShadowOp>,
     /// Stores of the map or unmap that is being applied.
@@ -117,6 +117,8 @@ impl<S: Store> Engine<S> {
             invalidations_left_out: 0,
             invalidation_encoding: config.guest.invalidation.name().into(),
             invalidations_reencoded: 0,
+            unmap: config.guest.unmap.name().into(),
+            invalidations_replaced: 0,
         };
         let mut iotlb = Iotlb::new(store);
         let prefetch = config.iotlb.prefetch;
@@ -458,6 +460,8 @@ impl<S: Store> Run for Engine<S> {
             }
             at = end;
         }
+        // A trace that is rewritten on its way does not know its length.
+        self.info.events = self.info.events.max(chunk.first + chunk.len() as u64);
         Ok(())
     }
 

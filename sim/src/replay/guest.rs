@@ -164,7 +164,9 @@ impl<S: Store> Engine<S> {
                     let leaf_only = e.flags.has(Flags::LEAF_ONLY);
                     return self.send(id, &changed, leaf_only, number);
                 }
-                Some(Reach::Space(id)) => self.changes.clear(id),
+                Some(Reach::Space(id)) => {
+                    self.changes.clear(id);
+                }
                 Some(Reach::All) => self.changes = Changes::default(),
                 None => {}
             }

@@ -1,7 +1,7 @@
 //! Functional replay: events in, counters out.
 
 mod apply;
-mod encode;
+pub(crate) mod encode;
 mod engine;
 mod exposure;
 mod guest;
@@ -16,6 +16,7 @@ mod warm;
 
 use crate::cache::replacement::{Clock, Fifo, Lru, Plru, Random};
 use crate::cache::{CacheStore, FlushWhenFullStore, FullLru, SetAssocStore};
+use crate::config::UnmapPolicy;
 use crate::config::{Config, ReplacementKind};
 use crate::events::{Chunk, TraceInfo};
 use crate::results::RunResult;
@@ -24,6 +25,7 @@ use crate::table::Leaf;
 use crate::timed::TimedReplay;
 use crate::timed::observe::Unobserved;
 use crate::timed::record::Recorder;
+use crate::unmap::{Rewritten, rewritten_info};
 use engine::Engine;
 use outcomes::Outcomes;
 
@@ -82,6 +84,17 @@ impl Replay {
     /// [`Replay::finish_watched`] returns. Without simulated time there are
     /// none.
     pub fn watched(config: &Config, info: &TraceInfo, verify: bool, watch: &Watch) -> Replay {
+        let policy = config.guest.unmap;
+        if policy == UnmapPolicy::AsRecorded {
+            return Replay::of_trace(config, info, verify, watch);
+        }
+        let Replay(run) = Replay::of_trace(config, &rewritten_info(info, policy), verify, watch);
+        let queue = config.guest.flush_queue;
+        Replay(Box::new(Rewritten::new(run, policy, queue, info.iova_bits)))
+    }
+
+    /// A replay of the trace's events as they are.
+    fn of_trace(config: &Config, info: &TraceInfo, verify: bool, watch: &Watch) -> Replay {
         fn of<S: crate::cache::Store + 'static>(
             store: S,
             config: &Config,

@@ -23,7 +23,6 @@ pub mod device_tlb;
 mod devices;
 mod feed;
 mod finish;
-pub mod flush_queue;
 pub mod memory;
 pub(crate) mod observe;
 mod ops;
