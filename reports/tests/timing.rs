@@ -35,6 +35,7 @@ fn timing(times: u64, vcpus: u64) -> TimingResult {
         pcie_ns: 547.0,
     };
     TimingResult {
+        warm_up_events: 0,
         mode: "closed-loop".into(),
         elapsed_ns: 1_000_000 * times,
         requests_per_second: 5e6 / times as f64,

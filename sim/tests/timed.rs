@@ -95,6 +95,46 @@ fn a_cold_two_stage_walk_takes_its_reads_times_the_memorys_latency() {
     }
 }
 
+/// After any warm-up, rates are those of what is measured: nothing of the time
+/// or the resources is that of requests that are not counted.
+#[test]
+fn a_warm_up_does_not_change_rates() {
+    let events: Vec<Event> =
+        std::iter::once(map(64)).chain((0..20_000).map(|i| dma(i % 64, 256, 0))).collect();
+    let one_entry = ["iotlb.entries=1", "iotlb.ways=1", "iotlb.largest_page=4k"];
+    let run = |warm_up: u64| {
+        let warm_up = format!("time.warm_up_events={warm_up}");
+        timed(&config("hw-nested", &[one_entry[0], one_entry[1], one_entry[2], &warm_up]), &events)
+    };
+    // The map and the cold walk are over.
+    let all = run(65);
+    for warm_up in [1_000, 5_000, 19_000, 20_000 - 200] {
+        let part = run(warm_up);
+        let measured = 20_001 - warm_up;
+        assert_eq!(part.latency.dma.count, measured);
+        assert_eq!(part.latency.walk.count, measured, "all miss");
+        let walkers = part.resources.iter().find(|r| r.name == "walkers").unwrap();
+        assert_eq!(walkers.arrivals, measured);
+        // At both ends fewer than 64 requests are in flight.
+        let ratio = part.requests_per_second / all.requests_per_second;
+        assert!((ratio - 1.0).abs() <= 2.0 * 64.0 / measured as f64, "{warm_up}: {ratio}");
+    }
+    let none = run(1 << 40);
+    assert_eq!((none.latency.dma.count, none.elapsed_ns), (0, 0));
+    assert!(none.resources.is_empty(), "{:?}", none.resources);
+}
+
+/// An IOMMU that empties its caches itself is no work of a vCPU.
+#[test]
+fn a_reset_costs_the_guest_nothing() {
+    let reset = Event { flags: Flags::with_scope(Scope::Reset), ..Event::new(Kind::Invalidate) };
+    let events = [map(2), dma(0, 64, 0), reset, dma(0, 64, 0), psi(0, 0, 0)];
+    let run = replay(&config("hw-nested", &[]), &events, 8);
+    let t = run.timing.unwrap();
+    assert_eq!((run.counters.guest.traps, t.latency.invalidation.count), (1, 1));
+    assert_eq!(run.counters.iotlb.misses, 2, "it empties the IOTLB");
+}
+
 /// Requests that all miss, W of them in flight: min(link, W / latency). The
 /// tolerance is the ends of the run: a latency of `n` requests' time.
 #[test]

@@ -29,8 +29,12 @@ pub(super) fn how_long(timed: &[(&str, &TimingResult)]) -> Option<String> {
         return None;
     }
     let times = factor(slow.1.elapsed_ns as f64 / fast.1.elapsed_ns as f64);
+    let warm_up = match fast.1.warm_up_events {
+        0 => "The".to_owned(),
+        n => format!("After a warm-up of {} events the", thousands(n)),
+    };
     let mut text = format!(
-        "The trace's work takes {} ms of simulated time under {}, and {} ms, {times} times as \
+        "{warm_up} trace's work takes {} ms of simulated time under {}, and {} ms, {times} times as \
          long, under {}.",
         ms(fast.1.elapsed_ns),
         fast.0,

@@ -11,6 +11,10 @@ pub struct TimingResult {
     pub mode: String,
     /// Simulated time that was measured, warm-up left out, in ns.
     pub elapsed_ns: u64,
+    /// Events of the warm-up, which are left out; what they began has ended
+    /// when the measurement begins.
+    #[serde(default)]
+    pub warm_up_events: u64,
     /// Requests done per second of simulated time.
     pub requests_per_second: f64,
     /// Payload in Gb/s of simulated time.

@@ -383,6 +383,10 @@ impl Feed {
             Kind::Invalidate if Flags(chunk.flags[i] as u32).has(Flags::MAP_NOTIFY) => {
                 Action::MapSync
             }
+            // The IOMMU empties its caches itself: no command, no CPU.
+            Kind::Invalidate if Flags(chunk.flags[i] as u32).scope() == Some(Scope::Reset) => {
+                return;
+            }
             Kind::Invalidate => Action::Sync,
             Kind::ParentMap | Kind::ParentUnmap => Action::Parent,
             Kind::Attach | Kind::Detach => return self.attach(&chunk.event(i)),

@@ -15,6 +15,10 @@ use crate::time::{Ps, Station};
 impl<O: Observer> World<O> {
     /// Ends the run.
     pub fn finish(mut self, device_tlb: DeviceTlbCounters) -> TimingResult {
+        if !self.measuring {
+            // The warm-up covered all.
+            self.measure();
+        }
         self.run_out();
         self.book_hits();
         let end = self.end.max(self.queue.now());
@@ -61,6 +65,7 @@ impl<O: Observer> World<O> {
                 LoopMode::ClosedLoop => "closed-loop".into(),
             },
             elapsed_ns: elapsed.ns(),
+            warm_up_events: self.config.warm_up_events,
             requests_per_second: part(u128::from(requests)) * 1e12,
             gbps: part(u128::from(self.dma.bytes) * 8) * 1e3,
             latency: Latency {

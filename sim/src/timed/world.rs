@@ -177,11 +177,15 @@ impl<O: Observer> World<O> {
         (page.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize
     }
 
-    /// The warm-up is over.
+    /// The warm-up is over. What was read in it ends first: its requests are
+    /// not counted, so neither may be the time and the resources that they
+    /// take.
     pub(super) fn measure(&mut self) {
+        self.run_out();
         self.measuring = true;
         self.book_hits();
-        let now = self.queue.now();
+        let now = self.end.max(self.queue.now());
+        self.queue.advance(now);
         self.measured_from = now;
         self.observer.measures(now);
         self.dma.restart(now);

@@ -38,7 +38,10 @@ pub(super) fn figure(runs: &[Timed<'_>]) -> Result<Option<Figure>> {
             factor(elapsed(slow.t) / elapsed(fast.t)),
         ),
         (Some(one), _) => {
-            format!("The trace's work takes {} ms.", rate(Some(elapsed(one.t) / 1e6)))
+            format!(
+                "The trace's work, without a warm-up, takes {} ms.",
+                rate(Some(elapsed(one.t) / 1e6))
+            )
         }
         _ => String::new(),
     };
