@@ -130,6 +130,12 @@ pub struct Nic {
     /// A queue that the flow's hash chooses sends acknowledgements, not the receiving core's own.
     #[arg(long)]
     send_by_hash: bool,
+    /// Flows arrive at the channel that their hash chooses (RSS), not at their core's (aRFS).
+    #[arg(long)]
+    receive_by_hash: bool,
+    /// Descriptors that must be missing before new ones are posted.
+    #[arg(long, value_name = "DESCRIPTORS", default_value_t = NicOptions::default().refill)]
+    refill: usize,
     /// Rate at which packets arrive.
     #[arg(long, value_name = "GB/S", default_value_t = NicOptions::default().gbps)]
     #[arg(allow_negative_numbers = true)]
@@ -176,6 +182,8 @@ impl Nic {
             page_cache: self.page_cache,
             read_ns: self.read_ns,
             send_by_flow: self.send_by_hash,
+            receive_by_flow: self.receive_by_hash,
+            refill: self.refill,
             gbps: self.gbps,
             acks: self.acks,
             burst: self.burst.unwrap_or(NicOptions::default().burst),

@@ -43,6 +43,8 @@ fn nic(row: usize) -> NicOptions {
         read_ns: argument("read", d.read_ns as f64) as u64,
         channels: d.channels.map(|c| argument("channels", c as f64) as usize),
         send_by_flow: argument("by-flow", 0.0) > 0.0,
+        receive_by_flow: argument("rss", 0.0) > 0.0,
+        refill: argument("refill", d.refill as f64) as usize,
         warm_up: argument("warm", d.warm_up as f64) as u64,
         moderation: argument("moderation", 32.0) as u64,
         send_ns: argument("send", 16e3) as u64,
@@ -96,6 +98,34 @@ fn sweep() {
     rows("no reset between runs", 64, &|n| {
         n.history.retain(|s| s.packets != 1024 || s.flows > 0);
     });
+    rows("the script's order: no reset, link down and up twice between runs", 64, &|n| {
+        let reset = |s: &RingSetting| s.packets == 1024 && s.flows == 0;
+        let first = n.history.iter().position(|s| !reset(s)).unwrap_or(0);
+        let runs = n.history.split_off(first);
+        let mut runs = runs.into_iter().filter(|s| !reset(s)).peekable();
+        while let Some(run) = runs.next() {
+            n.history.push(run);
+            let same = RingSetting { flows: 0, ..run };
+            match runs.peek() {
+                // The second fills the ring that the next run has.
+                Some(next) if next.packets == run.packets => n.history.push(same),
+                Some(_) => n.history.extend([same, same]),
+                None => {}
+            }
+        }
+    });
+    rows("no flow steering: rings by the flow's hash", 64, &|n| n.receive_by_flow = true);
+    rows("the same, and sent by the flow's hash", 64, &|n| {
+        (n.receive_by_flow, n.send_by_flow) = (true, true);
+    });
+    rows("four descriptors replaced at once", 64, &|n| n.refill = 4);
+    rows("eight descriptors replaced at once", 64, &|n| n.refill = 8);
+    rows("eight, and sent by the flow's hash", 64, &|n| {
+        (n.refill, n.send_by_flow) = (8, true);
+    });
+    for pages in [20_000, 100_000, 20_000_000] {
+        rows(&format!("after {pages} pages per core"), 64, &|n| n.warm_up = pages);
+    }
     rows("5 flows, ring 2048 first", 64, &|n| {
         let at = n.history.iter().position(|s| s.mtu == 4000 && s.packets == 1024).unwrap_or(0);
         n.history.insert(at + 1, RingSetting { mtu: 4000, packets: 2048, flows: 5 });

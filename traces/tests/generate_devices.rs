@@ -252,6 +252,8 @@ proptest! {
         read_ns in 0..3_000_000u64,
         close_rate in proptest::option::of(0.0..10.0f64),
         send_by_flow in any::<bool>(),
+        receive_by_flow in any::<bool>(),
+        refill in 1..5usize,
         block in (1..600u64).prop_map(|b| b * 512),
         depth in 1..80usize,
         new in any::<bool>(),
@@ -279,6 +281,8 @@ proptest! {
             read_ns,
             close_rate,
             send_by_flow,
+            receive_by_flow,
+            refill,
             warm_up: 500,
             ..NicOptions::default()
         };

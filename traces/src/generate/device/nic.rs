@@ -17,9 +17,6 @@ use crate::generate::linux::{Dma, DmaOptions, Frames, Out, Side};
 
 /// Packets that one poll handles at most (R: `NAPI_POLL_WEIGHT`).
 const BUDGET: u64 = 64;
-/// Descriptors that must be missing before new ones are posted (R:
-/// `UMR_WQE_BULK`).
-const REFILL: usize = 2;
 /// Bytes of an acknowledgement with its headers.
 const ACK: u64 = 66;
 /// Pages that each core receives in a run before the trace (A).
@@ -41,6 +38,8 @@ struct Core {
     nic: u64,
     /// Where the driver reads next, likewise.
     cpu: u64,
+    /// Flow of the last packet.
+    flow: usize,
     /// Packets received and not handled.
     waiting: u64,
     /// Descriptors used up and not replaced; pages that stay mapped for them.
@@ -66,6 +65,7 @@ impl Default for Core {
             posted: VecDeque::new(),
             nic: 0,
             cpu: 0,
+            flow: 0,
             waiting: 0,
             missing: 0,
             kept: Vec::new(),
@@ -116,7 +116,8 @@ pub(super) struct Nic {
     rings: Rings,
     /// Acknowledgements under way that other CPUs unmap.
     sent: VecDeque<Sent>,
-    /// CPU by whose queue each flow sends.
+    /// CPU at which each flow arrives, and by whose queue it sends.
+    receivers: Vec<usize>,
     senders: Vec<usize>,
     flows: usize,
     /// Bytes that a packet takes in a descriptor.
@@ -139,6 +140,7 @@ impl Nic {
             cores: Vec::new(),
             rings: Rings::default(),
             sent: VecDeque::new(),
+            receivers: Vec::new(),
             senders: Vec::new(),
             flows: options.flows,
             slot: 0,
@@ -187,7 +189,8 @@ impl Nic {
         self.slot = setting.slot();
         // 24 bytes on the wire besides: preamble, checksum, gap.
         self.gap_ns = (self.packet + 24) as f64 * 8.0 / self.options.gbps;
-        let pages = self.rings.pages.iter_mut().take(self.options.cores);
+        let receiving = if self.options.receive_by_flow { channels } else { self.options.cores };
+        let pages = self.rings.pages.iter_mut().take(receiving);
         self.cores = pages
             .map(|pages| Core {
                 posted: pages.drain(..).map(|iova| (iova, self.frames.take())).collect(),
@@ -200,18 +203,21 @@ impl Nic {
     fn begin_run(&mut self, channels: usize, flows: usize) {
         self.flows = flows;
         self.burst = 0;
-        let by_flow = self.options.send_by_flow;
-        self.senders = (0..flows)
-            .map(|flow| match by_flow {
-                true => below(&mut self.rng, channels as u64) as usize,
-                false => flow % self.options.cores,
+        let mut any = || below(&mut self.rng, channels as u64) as usize;
+        let o = &self.options;
+        self.receivers = (0..flows)
+            .map(|flow| match o.receive_by_flow {
+                true if flow > 0 => any(),
+                _ => flow % o.cores,
             })
             .collect();
+        let own = self.receivers.iter();
+        self.senders = own.map(|&own| if o.send_by_flow { any() } else { own }).collect();
     }
 
     /// Receives so many pages per core without a trace.
     fn receive_pages(&mut self, pages: u64) {
-        let packets = pages * self.cores.len() as u64 * 4096 / self.slot.max(1);
+        let packets = pages * self.options.cores as u64 * 4096 / self.slot.max(1);
         let mut out = Out::default();
         for _ in 0..packets {
             self.packet_or_work(&mut out);
@@ -252,7 +258,8 @@ impl Nic {
             self.flow = below(&mut self.rng, self.flows as u64) as usize;
         }
         self.burst -= 1;
-        let cpu = self.flow % self.cores.len();
+        let cpu = self.receivers[self.flow];
+        self.cores[cpu].flow = self.flow;
         self.receive(cpu, now, out);
     }
 
@@ -349,7 +356,9 @@ impl Nic {
                     core.at += o.unmap_ns;
                 }
             }
-            Work::Refill if core.missing >= REFILL => core.work = Work::Map(DESCRIPTOR_PAGES),
+            Work::Refill if core.missing >= self.options.refill => {
+                core.work = Work::Map(DESCRIPTOR_PAGES)
+            }
             Work::Refill => {
                 let more = core.waiting > 0;
                 core.work = if more { Work::Poll } else { Work::Idle };
@@ -387,7 +396,10 @@ impl Nic {
         self.cores[cpu].at += self.options.map_ns;
         let cores = self.cores.len();
         let own = self.flows.saturating_sub(cpu).div_ceil(cores) as u64;
-        let flow = cpu + cores * below(&mut self.rng, own) as usize;
+        let flow = match self.options.receive_by_flow {
+            true => self.cores[cpu].flow,
+            false => cpu + cores * below(&mut self.rng, own) as usize,
+        };
         let sender = self.senders.get(flow).copied().unwrap_or(cpu);
         let queues = &mut self.rings.queues[sender];
         queues.sends.access(&self.dma, out, now, Flags::READ);

@@ -41,6 +41,14 @@ pub struct NicOptions {
     /// Default false (R: `mlx5e_set_default_xps_cpumasks` gives each CPU the
     /// queue whose interrupt it takes).
     pub send_by_flow: bool,
+    /// A flow arrives at the channel that its hash chooses (RSS), flow 0 at
+    /// channel 0, and not at its core's. All channels' CPUs receive then; `cores`
+    /// only says how many cores' pages a run has. Default false (R: Fast & Safe's
+    /// script turns aRFS on).
+    pub receive_by_flow: bool,
+    /// Descriptors that must be missing before new ones are posted. Default 2 (R:
+    /// `UMR_WQE_BULK`).
+    pub refill: usize,
     /// Rate at which packets arrive, Gb/s. Default 100 (R: Fast & Safe).
     pub gbps: f64,
     /// Acknowledgements per 4 KiB received. Default 0.044 (R: Fast & Safe, 5
@@ -83,6 +91,8 @@ impl Default for NicOptions {
             page_cache: 0,
             read_ns: 40_000,
             send_by_flow: false,
+            receive_by_flow: false,
+            refill: 2,
             gbps: 100.0,
             acks: 0.044,
             burst: 65_536,
@@ -123,6 +133,10 @@ impl NicOptions {
                 return Err(limit("--history", s.flows, "at most 1048576 flows"));
             }
         }
+        let least = self.history.iter().map(|s| s.descriptors()).min().unwrap_or(0);
+        if !(1..=least as usize).contains(&self.refill) {
+            return Err(limit("--refill", self.refill, "1 to the descriptors of a ring"));
+        }
         if let Some(rate) = self.close_rate
             && !(0.0..=1000.0).contains(&rate)
         {
@@ -160,6 +174,8 @@ impl NicOptions {
             ("page_cache_pages", self.page_cache.to_string()),
             ("read_ns", self.read_ns.to_string()),
             ("send_by_flow", self.send_by_flow.to_string()),
+            ("receive_by_flow", self.receive_by_flow.to_string()),
+            ("refill_descriptors", self.refill.to_string()),
             ("rate_gbps", self.gbps.to_string()),
             ("acks_per_page", self.acks.to_string()),
             ("burst_bytes", self.burst.to_string()),
