@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ioasim_sim::config::Config;
 use ioasim_sim::events::Chunk;
 use ioasim_sim::replay::Replay;
@@ -42,7 +42,8 @@ pub fn threads_for(configs: usize, threads: usize) -> usize {
 /// threads; beside them is the file's SHA-256.
 ///
 /// # Errors
-/// A damaged trace, one with too many address spaces, Ctrl-C.
+/// A damaged trace, one with too many address spaces, a warm-up as long as the
+/// trace, Ctrl-C.
 pub fn replay_all(
     reader: &TraceReader,
     configs: &[Config],
@@ -52,6 +53,16 @@ pub fn replay_all(
     quiet: bool,
 ) -> Result<(Vec<Watched>, String)> {
     let info = reader.info();
+    for config in configs.iter().filter(|c| c.time.enabled) {
+        let warm_up = config.time.warm_up_events;
+        ensure!(
+            warm_up == 0 || warm_up < info.events,
+            "configuration `{}`: a warm-up of {warm_up} events leaves nothing of a trace of {}; \
+             choose a smaller --warm-up (time.warm_up_events)",
+            config.name,
+            info.events
+        );
+    }
     let progress = Progress::new(quiet, "replay", "events", info.events);
     let feed = Feed { decoder: reader.decoder().summing(), done: 0, progress };
     let replays = configs.iter().map(|c| Replay::watched(c, &info, verify, watch));

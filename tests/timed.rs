@@ -122,6 +122,15 @@ fn the_warm_up_is_left_out() {
 }
 
 #[test]
+fn a_warm_up_longer_than_the_trace_is_refused() {
+    let mut command = ioasim();
+    command.args(["replay", "sample", "-c", "intel-vtd", "--warm-up", "121836"]);
+    let (code, _, err) = common::fails(&mut command);
+    assert_eq!(code, 1);
+    assert!(err.contains("121836") && err.contains("--warm-up"), "{err}");
+}
+
+#[test]
 fn values_out_of_their_limits_are_refused_by_name() {
     for (set, key) in [
         ("time.device.outstanding=0", "time.device.outstanding"),
