@@ -229,8 +229,7 @@ mod tests {
     #[test]
     fn the_lowest_place_is_used_first() {
         let mut names = Names::new(ARENA);
-        let mut map =
-            |names: &mut Names, first, n| names.map(pages(first, n), true, |_| {}).unwrap();
+        let map = |names: &mut Names, first, n| names.map(pages(first, n), true, |_| {}).unwrap();
         let one = map(&mut names, 7, 1);
         let two = map(&mut names, 9, 1);
         let three = map(&mut names, 20, 3);
