@@ -8,6 +8,9 @@
 vtd_events=('vtd_inv_desc*' 'vtd_iotlb_*' 'vtd_dmar_*' vtd_translate_pt vtd_switch_address_space vtd_context_cache_reset)
 
 # Kernel parameters of all guests. What only costs time under emulation is off.
+# For x86 guests $no_timer_check, too: their kernel panics if timer interrupts do
+# not come in time while it boots, which happens when the host has other work.
+no_timer_check=no_timer_check
 quick='panic=-1 quiet nowatchdog audit=0 mitigations=off random.trust_cpu=on'
 
 say() { printf '%s\n' "$*" >&2; }

@@ -135,7 +135,7 @@ BUFFER_KB=100000
 MODULE_DIR='${accelerator%/*}'
 INNER_CPU=max
 INNER_MEMORY=$memory
-INNER_APPEND='$quick console=ttyS0 iommu.passthrough=0 intel_iommu=on'
+INNER_APPEND='$quick $no_timer_check console=ttyS0 iommu.passthrough=0 intel_iommu=on'
 INNER_TRACE='${trace[*]}'
 SETTINGS
 pack "$root" "$work/initramfs.img"
@@ -149,7 +149,7 @@ say "recording: nested, $workload ($driver), Linux $release, QEMU with $accel; t
 began=$SECONDS
 run_machine outer "$limit" "${qemu[@]}" -device intel-iommu,caching-mode=off \
     -smp 2 -m $((memory * 2 + 3072)) -nodefaults -nographic -no-reboot -serial stdio -kernel "$kernel" -initrd "$work/initramfs.img" \
-    -append "$quick console=ttyS0 iommu.passthrough=0 iommu.strict=1 intel_iommu=on" "${device_options[@]}" \
+    -append "$quick $no_timer_check console=ttyS0 iommu.passthrough=0 iommu.strict=1 intel_iommu=on" "${device_options[@]}" \
     -drive "file=$work/recording.disk,format=raw,if=none,id=recording" -device virtio-blk-pci,drive=recording,addr=0x1e \
     -msg timestamp=on "${trace[@]}" -D "$work/host.log"
 say "the guests ran for $((SECONDS - began)) s"

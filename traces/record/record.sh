@@ -217,7 +217,7 @@ truncate -s 4G "$work/recording.disk"
 case $arch in
 amd64)
     x86_machine "$work/programs"
-    append+=" console=ttyS0"
+    append+=" console=ttyS0 $no_timer_check"
     ;;
 arm64)
     [[ $accel != kvm || $(uname -m) == aarch64 ]] || usage "an Arm guest runs with KVM on an Arm machine only"
