@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use ioasim_sim::config::{Config, Layer, preset_names, resolve};
 
 use crate::Usage;
@@ -20,6 +20,26 @@ pub fn with_warm_up(settings: &[String], events: Option<u64>) -> Vec<String> {
     settings.iter().cloned().chain(warm_up).collect()
 }
 
+/// Refuses a `--warm-up` that has nothing to warm up.
+///
+/// # Errors
+/// [`Usage`] if a configuration has no simulated time.
+pub fn check_warm_up(configs: &[Config], events: Option<u64>) -> Result<()> {
+    match configs.iter().find(|c| events.is_some() && !c.time.enabled) {
+        Some(config) => Err(needs_time("--warm-up", config)),
+        None => Ok(()),
+    }
+}
+
+/// What to say about an option that needs simulated time.
+pub fn needs_time(option: &str, config: &Config) -> anyhow::Error {
+    let what = format!(
+        "{option} needs simulated time, which `{}` does not have; add --set time.enabled=true",
+        config.name
+    );
+    Usage(what).into()
+}
+
 /// Resolves one `-c` argument: a preset's name, or a TOML file.
 ///
 /// # Errors
@@ -30,13 +50,18 @@ pub fn load(argument: &str, settings: &[String]) -> Result<Config> {
     if !is_file || preset_names().any(|n| n == argument) {
         return Ok(resolve(&Layer::Preset(argument.into()), settings)?);
     }
-    let meta = std::fs::metadata(path).with_context(|| format!("configuration {argument}"))?;
+    let unreadable = |e: std::io::Error| {
+        Usage(format!(
+            "cannot read the configuration {argument}: {e}; name a TOML file, or a preset of \
+             `ioasim preset list`"
+        ))
+    };
+    let meta = std::fs::metadata(path).map_err(unreadable)?;
     if !meta.is_file() || meta.len() > LARGEST_FILE {
         let what = format!("{argument} is no configuration file (a TOML text of at most 1 MiB)");
         return Err(Usage(what).into());
     }
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("configuration {argument}"))?;
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
     let name = path.file_stem().map_or("config".into(), |s| s.to_string_lossy().into_owned());
     Ok(resolve(&Layer::Text { origin: argument.into(), text, name }, settings)?)
 }

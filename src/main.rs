@@ -8,6 +8,7 @@ mod configs;
 mod document;
 mod drive;
 mod fan_out;
+mod files;
 mod progress;
 mod study;
 mod timeline;

@@ -170,7 +170,7 @@ fn outputs_appear_complete_or_not_at_all() {
     };
     let (code, _, err) = fails(&mut overlay(&trace, &trace));
     assert_eq!(code, 2);
-    assert!(err.contains("t.parquet") && err.contains("-o"), "{err}");
+    assert!(err.contains("t.parquet") && err.contains("another name"), "{err}");
     assert_eq!(std::fs::read(&trace).unwrap(), ioasim_traces::sample());
     let (code, _, err) = fails(&mut overlay(&trace, &dir.path("no/o.parquet")));
     assert_eq!(code, 1);

@@ -97,7 +97,7 @@ fn what_is_no_vtd_log_is_refused() {
     dir.write("ftrace.txt", ftrace);
     dir.write_bytes(
         "noise.log",
-        &(0..100_000u32).map(|i| (i * 2_654_435_761) as u8).collect::<Vec<_>>(),
+        &(0..100_000u32).map(|i| i.wrapping_mul(2_654_435_761) as u8).collect::<Vec<_>>(),
     );
     dir.write_bytes("sample.parquet", ioasim_traces::sample());
     for file in

@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use ioasim_output::{Place, place, temporary};
+
 use crate::document::Document;
 use crate::error::{Error, Result};
 
@@ -49,23 +51,13 @@ pub fn write_all(dir: &Path, documents: &[Document]) -> Result<Written> {
 pub(crate) fn write_texts(dir: &Path, texts: &[(String, String)]) -> Result<Written> {
     let folder = |source| Error::Folder { path: dir.to_owned(), source };
     std::fs::create_dir_all(dir).map_err(folder)?;
-    for (name, _) in texts {
-        let path = dir.join(name);
-        if path.is_dir() {
-            let source = std::io::Error::from(std::io::ErrorKind::IsADirectory);
-            return Err(Error::Write { path, source });
-        }
-    }
     // All temporary files first: if one fails, nothing was replaced.
     let mut pending = Vec::with_capacity(texts.len());
     for (name, text) in texts {
-        pending.push((dir.join(name), temporary(dir, text.as_bytes(), folder)?));
+        let path = dir.join(name);
+        pending.push(Pending::new(path, text, folder)?);
     }
-    let mut files = Vec::with_capacity(pending.len());
-    for (path, file) in pending {
-        persist(file, &path)?;
-        files.push(path);
-    }
+    let files = pending.into_iter().map(Pending::finish).collect::<Result<_>>()?;
     Ok(Written { dir: dir.to_owned(), files })
 }
 
@@ -81,37 +73,50 @@ pub fn write_json(path: &Path, document: &Document) -> Result<()> {
 
 /// Writes one file, complete or not at all; its folder must exist.
 pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
     let failed = |source| Error::Write { path: path.to_owned(), source };
-    persist(temporary(dir, text.as_bytes(), failed)?, path)
+    Pending::new(path.to_owned(), text, failed)?.finish().map(drop)
 }
 
-fn temporary(
-    dir: &Path,
-    bytes: &[u8],
-    unwritable: impl Fn(std::io::Error) -> Error,
-) -> Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".ioasim-").suffix(".tmp");
-    #[cfg(unix)]
-    {
-        // Readable by all as far as the umask allows, like any other output.
-        use std::os::unix::fs::PermissionsExt as _;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
+/// A text on its way to a path.
+struct Pending<'a> {
+    path: PathBuf,
+    to: To<'a>,
+}
+
+enum To<'a> {
+    /// All is in a temporary file.
+    File(tempfile::NamedTempFile, PathBuf),
+    /// A device or a FIFO: not for replacing, and nothing is taken back.
+    Stream(std::fs::File, &'a str),
+}
+
+impl<'a> Pending<'a> {
+    fn new(
+        path: PathBuf,
+        text: &'a str,
+        unwritable: impl Fn(std::io::Error) -> Error,
+    ) -> Result<Pending<'a>> {
+        let failed = |source| Error::Write { path: path.clone(), source };
+        let to = match place(&path).map_err(failed)? {
+            Place::Stream(stream) => To::Stream(stream, text),
+            Place::File(target) => {
+                let mut file = temporary(&target).map_err(unwritable)?;
+                file.write_all(text.as_bytes()).and_then(|()| file.flush()).map_err(failed)?;
+                To::File(file, target)
+            }
+        };
+        Ok(Pending { path, to })
     }
-    let mut file = builder.tempfile_in(dir).map_err(unwritable)?;
-    let path = file.path().to_owned();
-    file.write_all(bytes)
-        .and_then(|()| file.flush())
-        .map_err(|source| Error::Write { path, source })?;
-    Ok(file)
-}
 
-fn persist(file: tempfile::NamedTempFile, path: &Path) -> Result<()> {
-    file.persist(path)
-        .map(drop)
-        .map_err(|e| Error::Write { path: path.to_owned(), source: e.error })
+    fn finish(self) -> Result<PathBuf> {
+        let Pending { path, to } = self;
+        let done = match to {
+            To::File(file, target) => file.persist(target).map(drop).map_err(|e| e.error),
+            To::Stream(mut stream, text) => stream.write_all(text.as_bytes()),
+        };
+        match done {
+            Ok(()) => Ok(path),
+            Err(source) => Err(Error::Write { path, source }),
+        }
+    }
 }

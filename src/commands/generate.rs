@@ -7,6 +7,7 @@ use ioasim_traces::file::Summary;
 use ioasim_traces::generate::{Control, device_to_file, generate_to_file, overlay_to_file};
 
 use crate::cli::{Generate, Overlay, ParentChange};
+use crate::files::refuse_same;
 use crate::progress::{Progress, interrupt_flag};
 use crate::{Usage, drive};
 
@@ -14,14 +15,7 @@ use crate::{Usage, drive};
 pub fn overlay(args: &Overlay, quiet: bool) -> Result<()> {
     let options = args.changes.options();
     options.check().map_err(|e| Usage(e.to_string()))?;
-    let same = |a: &Path, b: &Path| a.canonicalize().ok().zip(b.canonicalize().ok());
-    if same(&args.trace, &args.output).is_some_and(|(a, b)| a == b) {
-        let what = format!(
-            "{} would be replaced by its own overlay; give another name with -o",
-            args.trace.display()
-        );
-        return Err(Usage(what).into());
-    }
+    refuse_same([args.trace.as_path()], [args.output.as_path()])?;
     let reader = drive::open(Some(&args.trace))?;
     with_progress("overlay", quiet, |control| {
         overlay_to_file(&reader, &args.output, &options, control)
@@ -57,21 +51,21 @@ pub fn device(kind: &Generate, quiet: bool) -> Result<()> {
 }
 
 /// Runs with progress on stderr, and until Ctrl-C.
-pub fn with_progress(
+pub fn with_progress<T>(
     what: &'static str,
     quiet: bool,
-    run: impl FnOnce(&mut Control<'_>) -> ioasim_traces::Result<Summary>,
-) -> Result<Summary> {
+    run: impl FnOnce(&mut Control<'_>) -> ioasim_traces::Result<T>,
+) -> Result<T> {
     let mut progress: Option<Progress> = None;
     let mut show = |done: u64, total: u64| {
         progress.get_or_insert_with(|| Progress::new(quiet, what, "events", total)).at(done);
     };
     let mut control = Control { progress: Some(&mut show), cancel: Some(interrupt_flag()) };
-    let summary = run(&mut control)?;
+    let done = run(&mut control)?;
     if let Some(progress) = progress {
         progress.finish();
     }
-    Ok(summary)
+    Ok(done)
 }
 
 /// What was made up, on stdout.

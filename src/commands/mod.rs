@@ -11,6 +11,7 @@ mod tools;
 mod trace;
 
 use std::io::Write;
+use std::path::Path;
 
 use anyhow::Result;
 use clap::CommandFactory;
@@ -26,7 +27,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Compare(args) => compare::run(&args, cli.quiet),
         Command::Replay(args) => replay::run(&args, cli.quiet),
         Command::Trace(Trace::Import(args)) => trace::import(&args, cli.quiet),
-        Command::Trace(Trace::Info(args)) => trace::info(&args),
+        Command::Trace(Trace::Info(args)) => trace::info(&args, cli.quiet),
         Command::Trace(Trace::Overlay(args)) => generate::overlay(&args, cli.quiet),
         Command::Trace(Trace::Generate(Generate::ParentChange(args))) => {
             generate::parent_change(&args, cli.quiet)
@@ -36,7 +37,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Trace(Trace::Merge(args)) => tools::merge(&args, cli.quiet),
         Command::Trace(Trace::Replicate(args)) => tools::replicate(&args, cli.quiet),
         Command::Trace(Trace::Anonymize(args)) => tools::anonymize(&args, cli.quiet),
-        Command::Trace(Trace::Diff(args)) => tools::diff(&args),
+        Command::Trace(Trace::Diff(args)) => tools::diff(&args, cli.quiet),
         Command::Trace(Trace::Generate(kind)) => generate::device(&kind, cli.quiet),
         Command::Report(args) => report::run(&args),
         Command::Study(args) => study::run(&args, cli.quiet),
@@ -47,6 +48,20 @@ pub fn run(cli: Cli) -> Result<()> {
             print(&script)
         }
     }
+}
+
+/// Says something about files on stdout, unless one of them is stdout: it stays
+/// alone there.
+fn print_about(files: &[Option<&Path>], text: &str) -> Result<()> {
+    match files.iter().flatten().any(|file| is_stdout(file)) {
+        true => Ok(()),
+        false => print(text.as_bytes()),
+    }
+}
+
+/// `-`, or a name of stdout.
+fn is_stdout(path: &Path) -> bool {
+    path == Path::new("-") || ioasim_output::is_stdout(path)
 }
 
 /// Writes to stdout; a closed pipe is an error that `main` forgives.

@@ -5,7 +5,7 @@ use ioasim_sim::config::{Config, LoopMode, Nesting};
 use ioasim_sim::results::records::{Records, Timeline, Watch};
 
 use crate::cli::{Histograms, TimelineArgs, WHOLE};
-use crate::{Usage, timeline};
+use crate::{Usage, configs, timeline};
 
 /// What the replays are to keep.
 ///
@@ -25,11 +25,7 @@ pub fn watch(
         && let Some(config) = configs.iter().find(|c| !c.time.enabled)
     {
         let option = if watch.latencies { "--histograms" } else { "--timeline" };
-        let what = format!(
-            "{option} needs simulated time, which `{}` does not have; add --set time.enabled=true",
-            config.name
-        );
-        return Err(Usage(what).into());
+        return Err(configs::needs_time(option, config));
     }
     Ok(watch)
 }

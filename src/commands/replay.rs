@@ -8,15 +8,23 @@ use ioasim_sim::results::{RunResult, Verify};
 
 use super::records;
 use crate::cli::Replay;
+use crate::files::refuse_same;
 use crate::{configs, document, drive};
 
 /// Replays under one configuration.
 pub fn run(args: &Replay, quiet: bool) -> Result<()> {
+    let json = args.json.as_deref();
+    let timeline = args.timeline.timeline.as_deref();
+    refuse_same(
+        [args.trace.as_path(), Path::new(&args.config)],
+        json.filter(|path| *path != Path::new("-")).into_iter().chain(timeline),
+    )?;
     let settings = configs::with_warm_up(&args.settings, args.warm_up);
     let config = configs::load(&args.config, &settings)?;
     let trace = Some(args.trace.as_path());
-    let reader = drive::open(trace)?;
     let configs = [config];
+    configs::check_warm_up(&configs, args.warm_up)?;
+    let reader = drive::open(trace)?;
     let watch = records::watch(&configs, &args.histograms, Some(&args.timeline))?;
     let threads = args.threads.threads.into();
     let (watched, sha256) =
@@ -26,18 +34,12 @@ pub fn run(args: &Replay, quiet: bool) -> Result<()> {
     written += &records::write_timeline(&args.timeline, &configs[0], kept)?;
     let failed = failures(&runs);
     let document = document::assemble(&reader, sha256, runs)?;
-    match &args.json {
-        // JSON on stdout stays alone there.
+    match json {
         Some(path) if path == Path::new("-") => super::print(document.to_json()?.as_bytes())?,
-        Some(path) => {
-            write_json(path, &document)?;
-            super::print(render_replay(&document).as_bytes())?;
-        }
-        None => super::print(render_replay(&document).as_bytes())?,
+        Some(path) => write_json(path, &document)?,
+        None => {}
     }
-    if args.json.as_deref() != Some(Path::new("-")) {
-        super::print(written.as_bytes())?;
-    }
+    super::print_about(&[json, timeline], &(render_replay(&document) + &written))?;
     if !failed.is_empty() {
         if args.json.is_some() {
             eprint!("{}", document.runs.iter().map(render_verify).collect::<String>());

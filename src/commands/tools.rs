@@ -12,7 +12,7 @@ use ioasim_traces::tools;
 use super::generate::with_progress;
 use crate::cli::Import;
 use crate::cli::tools::{Anonymize, Diff, Export, Merge, Replicate, Slice};
-use crate::progress::{Progress, interrupt_flag};
+use crate::files::refuse_same;
 use crate::{Usage, drive};
 
 /// Imports a file that is no log; nothing if it is one.
@@ -22,7 +22,6 @@ pub fn import(args: &Import, quiet: bool) -> Result<Option<()>> {
     if options.format.is_none() && (args.guest_ftrace.is_some() || exchange::tell(log)?.is_none()) {
         return Ok(None);
     }
-    refuse_same(log, &args.output)?;
     let summary = with_progress("import", quiet, |control| {
         exchange::import(log, &args.output, &options, control)
     })?;
@@ -36,6 +35,11 @@ pub fn import(args: &Import, quiet: bool) -> Result<Option<()>> {
 /// Writes another program's format, or queries.
 pub fn export(args: &Export, quiet: bool) -> Result<()> {
     if args.sql {
+        if drive::open(Some(&args.trace))?.is_embedded() {
+            let what = "the sample is in the program, and DuckDB reads files; make one with \
+                        `ioasim trace slice sample -o sample.parquet`";
+            return Err(Usage(what.into()).into());
+        }
         return super::print(exchange::queries(&args.trace).as_bytes());
     }
     let Some(output) = &args.output else { bail!("no output") };
@@ -48,15 +52,9 @@ pub fn export(args: &Export, quiet: bool) -> Result<()> {
         return Err(Usage(what).into());
     };
     let reader = open(&args.trace, output)?;
-    let mut progress: Option<Progress> = None;
-    let mut show = |done: u64, total: u64| {
-        progress.get_or_insert_with(|| Progress::new(quiet, "export", "events", total)).at(done);
-    };
-    let mut control = Control { progress: Some(&mut show), cancel: Some(interrupt_flag()) };
-    let written = exchange::export(&reader, output, format, args.selection(), &mut control)?;
-    if let Some(progress) = progress {
-        progress.finish();
-    }
+    let written = with_progress("export", quiet, |control| {
+        exchange::export(&reader, output, format, args.selection(), control)
+    })?;
     let text = format!(
         "{}: {} events, {} records, {} bytes\n",
         output.display(),
@@ -64,7 +62,7 @@ pub fn export(args: &Export, quiet: bool) -> Result<()> {
         written.records,
         written.bytes
     );
-    super::print(text.as_bytes())
+    super::print_about(&[Some(output)], &text)
 }
 
 /// Cuts a part out.
@@ -128,9 +126,11 @@ pub fn anonymize(args: &Anonymize, quiet: bool) -> Result<()> {
 }
 
 /// Compares two.
-pub fn diff(args: &Diff) -> Result<()> {
+pub fn diff(args: &Diff, quiet: bool) -> Result<()> {
     let (left, right) = (drive::open(Some(&args.left))?, drive::open(Some(&args.right))?);
-    let found = tools::diff::diff(&left, &right, args.most)?;
+    let found = with_progress("diff", quiet, |control| {
+        tools::diff::diff(&left, &right, args.most, control)
+    })?;
     let mut out = String::new();
     if args.json {
         out = serde_json::to_string_pretty(&found)? + "\n";
@@ -159,17 +159,8 @@ pub fn diff(args: &Diff) -> Result<()> {
 
 /// Opens an input that must not be the output.
 fn open(trace: &Path, output: &Path) -> Result<TraceReader> {
-    refuse_same(trace, output)?;
+    refuse_same([trace], [output])?;
     drive::open(Some(trace))
-}
-
-fn refuse_same(input: &Path, output: &Path) -> Result<()> {
-    let same = input.canonicalize().ok().zip(output.canonicalize().ok());
-    if same.is_some_and(|(a, b)| a == b) {
-        let what = format!("{} would be replaced; give another name with -o", input.display());
-        return Err(Usage(what).into());
-    }
-    Ok(())
 }
 
 fn made(

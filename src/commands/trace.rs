@@ -8,12 +8,16 @@ use ioasim_reports::trace_info::{Distribution, Part, Reuse, TraceInfo, write_tra
 use ioasim_traces::import::{BundleInputs, ImportReport, Inputs, Options, import_to_file};
 use ioasim_traces::stats::{Spread, TraceStats};
 
+use super::generate::with_progress;
 use crate::cli::{Import, Info};
-use crate::drive;
-use crate::progress::{Progress, interrupt_flag};
+use crate::files::refuse_same;
+use crate::progress::{Progress, interrupt_flag, interrupted};
+use crate::{Interrupted, drive};
 
 /// Imports logs; the counts that matter go to stdout, damaged lines to stderr.
 pub fn import(args: &Import, quiet: bool) -> Result<()> {
+    let all = [&args.log, &args.guest_ftrace, &args.host, &args.vmm, &args.hypervisor_ftrace];
+    refuse_same(all.into_iter().flatten().map(PathBuf::as_path), [args.output.as_path()])?;
     if let Some(done) = super::tools::import(args, quiet)? {
         return Ok(done);
     }
@@ -77,9 +81,16 @@ fn describe(report: &ImportReport) -> String {
 }
 
 /// Says what is in a trace.
-pub fn info(args: &Info) -> Result<()> {
+pub fn info(args: &Info, quiet: bool) -> Result<()> {
+    let html = args.html.as_deref();
+    refuse_same([args.trace.as_path()], html)?;
     let reader = drive::open(Some(&args.trace))?;
-    let stats = TraceStats::collect(&reader)?;
+    let stats = with_progress("info", quiet, |control| TraceStats::collect(&reader, control))?;
+    let mut page = None;
+    if html.is_some() {
+        let sha256 = reader.decoder().sha256()?;
+        page = Some(page_of(&stats, crate::document::trace_section(&reader, sha256)?));
+    }
     let mut text = match args.json {
         true => serde_json::to_string_pretty(&stats)? + "\n",
         false => stats.render_text(80),
@@ -88,12 +99,13 @@ pub fn info(args: &Info) -> Result<()> {
         text += "\n";
         text += &stats.render_plots(80);
     }
-    if let Some(page) = &args.html {
-        let sha256 = reader.decoder().sha256()?;
-        let section = crate::document::trace_section(&reader, sha256)?;
-        write_trace_info(page, &page_of(&stats, section))?;
+    if interrupted() {
+        return Err(Interrupted.into());
     }
-    super::print(text.as_bytes())
+    if let (Some(path), Some(page)) = (html, page) {
+        write_trace_info(path, &page)?;
+    }
+    super::print_about(&[html], &text)
 }
 
 /// The page's contents.

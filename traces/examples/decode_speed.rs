@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use ioasim_events::{DomainId, Event, Flags, Kind, Requester, Scope};
 use ioasim_traces::file::{Meta, TraceReader, TraceWriter};
+use ioasim_traces::generate::Control;
 use ioasim_traces::stats::TraceStats;
 
 const EVENTS: u64 = 2_000_000;
@@ -44,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("decode: {best:.1} ns/event (best of 7, one thread)");
     let start = Instant::now();
-    let stats = TraceStats::collect(&reader)?;
+    let stats = TraceStats::collect(&reader, &mut Control::default())?;
     let ns = start.elapsed().as_nanos() as f64 / summary.events as f64;
     println!("statistics: {ns:.1} ns/event");
     if std::env::args().any(|a| a == "--stats") {

@@ -5,6 +5,7 @@ mod file_common;
 use file_common::{events, write};
 use ioasim_events::{Chunk, DomainId, Event, Flags, Kind, Requester, Scope};
 use ioasim_traces::file::{Meta, Source, TraceReader};
+use ioasim_traces::generate::Control;
 use ioasim_traces::stats::{StatsBuilder, TraceStats};
 
 fn stats(events: &[Event]) -> TraceStats {
@@ -95,7 +96,8 @@ fn text_fits_80_columns_and_json_has_everything() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t.parquet");
     write(&path, &events(100_000)).unwrap();
-    let mut s = TraceStats::collect(&TraceReader::open(&path).unwrap()).unwrap();
+    let mut s =
+        TraceStats::collect(&TraceReader::open(&path).unwrap(), &mut Control::default()).unwrap();
     s.provenance.notes = vec!["A remark that is long enough to be broken into lines. ".repeat(4)];
     s.provenance.sources = vec![Source {
         role: "qemu-log".into(),

@@ -86,7 +86,8 @@ impl Selection {
     }
 }
 
-/// Writes a trace in another format. The file appears only if all went well.
+/// Writes a trace in another format. The file appears only if all went well;
+/// a stream (a device, a FIFO) has got what came before an error.
 ///
 /// # Errors
 /// The reader's; [`Error::Io`] if the file cannot be written;
@@ -99,7 +100,11 @@ pub fn export(
     selection: Selection,
     control: &mut Control<'_>,
 ) -> Result<Written> {
-    let mut out = output::Output::create(output)?;
+    let mut out = match format {
+        // The number of a page's next access is filled in when it comes.
+        Format::OracleGeneral => output::Output::create_file(output)?,
+        _ => output::Output::create(output)?,
+    };
     let mut encoder: Box<dyn Encoder> = match format {
         Format::JsonLines => Box::new(json_lines::Writer::new(reader.meta())?),
         Format::Csv => Box::new(csv::Writer::new()),

@@ -18,4 +18,3 @@ pub use meta::{Marker, Meta, Source, Summary, Synthetic, Totals};
 pub use reader::TraceReader;
 pub use schema::{ROW_GROUP_EVENTS, SCHEMA};
 pub use writer::TraceWriter;
-pub(crate) use writer::temporary;

@@ -28,6 +28,8 @@ const MAX_DEVICES: usize = 1 << 18;
 #[derive(Debug)]
 pub struct TraceWriter {
     path: PathBuf,
+    /// Where `path` leads to.
+    target: PathBuf,
     group: Group,
     limit: usize,
     groups_sent: usize,
@@ -38,20 +40,19 @@ pub struct TraceWriter {
 
 impl TraceWriter {
     /// Starts a trace that will be at `path`; an existing file there is
-    /// replaced by [`finish`](TraceWriter::finish).
+    /// replaced by [`finish`](TraceWriter::finish), behind a link, too.
     ///
     /// # Errors
     /// [`Error::Io`] if the directory of `path` does not exist or cannot be
-    /// written.
+    /// written, or if `path` is no file: Parquet is read from its end.
     pub fn create(path: &Path) -> Result<TraceWriter> {
-        if path.is_dir() {
-            let reason = std::io::Error::from(std::io::ErrorKind::IsADirectory);
-            return Err(Error::io("create", path, reason));
-        }
-        let file = temporary(path).map_err(|e| Error::io("create", path, e))?;
+        let fail = |e| Error::io("create", path, e);
+        let target = ioasim_output::file(path).map_err(fail)?;
+        let file = ioasim_output::temporary(&target).map_err(fail)?;
         let encoder = Encoder::start(file).map_err(|e| Error::io("start a thread for", path, e))?;
         Ok(TraceWriter {
             path: path.to_owned(),
+            target,
             group: Group::default(),
             limit: schema::ROW_GROUP_EVENTS,
             groups_sent: 0,
@@ -138,7 +139,7 @@ impl TraceWriter {
         let file = self.join()?.ok_or_else(|| self.write_error("the encoder ended early"))?;
         let file_bytes =
             file.as_file().metadata().map_err(|e| Error::io("write", &self.path, e))?.len();
-        file.persist(&self.path).map_err(|e| Error::io("replace", &self.path, e.error))?;
+        file.persist(&self.target).map_err(|e| Error::io("replace", &self.path, e.error))?;
         Ok(Summary {
             events: meta.totals.events,
             file_bytes,
@@ -256,23 +257,6 @@ impl Tally {
             markers: self.markers,
         }
     }
-}
-
-/// A temporary file beside `path` with the permissions of an ordinary file.
-pub(crate) fn temporary(path: &Path) -> std::io::Result<NamedTempFile> {
-    let directory = match path.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".ioasim-trace-").suffix(".tmp");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // tempfile's default is 0600; the umask still applies.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    builder.tempfile_in(directory)
 }
 
 /// The longest prefix of at most `limit` bytes that ends between characters.

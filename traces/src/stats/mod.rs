@@ -22,6 +22,7 @@ pub use values::{Class, Spread};
 
 use crate::Result;
 use crate::file::{Meta, TraceReader};
+use crate::generate::Control;
 
 /// Statistics of a whole trace. Serialise it for JSON: integers, with units
 /// in the names; a page is 4 KiB.
@@ -263,11 +264,17 @@ impl TraceStats {
     /// Reads the whole trace.
     ///
     /// # Errors
-    /// Those of [`ChunkStream`](crate::file::ChunkStream).
-    pub fn collect(reader: &TraceReader) -> Result<TraceStats> {
+    /// Those of [`ChunkStream`](crate::file::ChunkStream);
+    /// [`Error::Import`](crate::Error::Import) if it is interrupted.
+    pub fn collect(reader: &TraceReader, control: &mut Control<'_>) -> Result<TraceStats> {
         let mut builder = StatsBuilder::new(reader.meta());
+        let total = reader.meta().totals.events;
+        let mut done = 0;
         for chunk in reader.chunks() {
-            builder.add(&*chunk?);
+            let chunk = chunk?;
+            builder.add(&chunk);
+            done += chunk.len() as u64;
+            control.tick(reader.path(), done, total)?;
         }
         let summary = reader.summary();
         let mut stats = builder.finish();

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::Result;
 use crate::file::TraceReader;
+use crate::generate::Control;
 
 /// One event that differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -51,8 +52,14 @@ impl Differences {
 /// is in it.
 ///
 /// # Errors
-/// The readers'.
-pub fn diff(left: &TraceReader, right: &TraceReader, most: usize) -> Result<Differences> {
+/// The readers'; [`Error::Import`](crate::Error::Import) if the run is
+/// interrupted.
+pub fn diff(
+    left: &TraceReader,
+    right: &TraceReader,
+    most: usize,
+    control: &mut Control<'_>,
+) -> Result<Differences> {
     let (a, b) = (left.meta(), right.meta());
     let mut found =
         Differences { events: [a.totals.events, b.totals.events], ..Differences::default() };
@@ -68,7 +75,11 @@ pub fn diff(left: &TraceReader, right: &TraceReader, most: usize) -> Result<Diff
     let (mut i, mut j) = (0, 0);
     let (mut left_texts, mut right_texts) = (left.markers(), right.markers());
     let mut texts = (left_texts.next().transpose()?, right_texts.next().transpose()?);
-    for event in 0..found.events[0].min(found.events[1]) {
+    let total = found.events[0].min(found.events[1]);
+    for event in 0..total {
+        if event % 65_536 == 0 {
+            control.tick(left.path(), event, total)?;
+        }
         while l.as_ref().is_none_or(|c: &std::sync::Arc<ioasim_events::Chunk>| i >= c.len()) {
             (l, i) = (lefts.next().transpose()?, 0);
         }

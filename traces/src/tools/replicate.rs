@@ -120,7 +120,8 @@ pub fn replicate(
     let limit = how.max_events.unwrap_or(all).min(all);
     let total = events + limit;
     let fail = |e| Error::io("write a temporary file beside", output, e);
-    let directory = output.parent().filter(|p| !p.as_os_str().is_empty());
+    let target = ioasim_output::file(output).map_err(|e| Error::io("create", output, e))?;
+    let directory = target.parent().filter(|p| !p.as_os_str().is_empty());
     let spool = tempfile::tempfile_in(directory.unwrap_or(Path::new("."))).map_err(fail)?;
     let mut spool = BufWriter::with_capacity(1 << 20, spool);
     let (mut done, mut top) = (0, 0u64);
