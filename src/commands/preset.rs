@@ -10,9 +10,10 @@ pub fn run(args: &Preset) -> Result<()> {
     let mut out = String::new();
     match args {
         Preset::List => {
+            let width = preset_names().map(str::len).max().unwrap_or(0) + 2;
             for name in preset_names() {
                 let config = resolve(&Layer::Preset(name.into()), &[])?;
-                out += &format!("{name:<22}{}\n", config.description);
+                out += &format!("{name:<width$}{}\n", config.description);
             }
         }
         Preset::Show { name } => {

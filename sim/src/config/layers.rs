@@ -127,15 +127,26 @@ fn merge(into: &mut Table, from: Table) {
 }
 
 fn parse(origin: &str, text: &str) -> Result<Table, ConfigError> {
-    text.parse().map_err(|e: toml::de::Error| ConfigError::Syntax {
-        origin: origin.into(),
-        message: one_line(&e),
+    text.parse().map_err(|e: toml::de::Error| {
+        let line = e.span().and_then(|at| text.get(..at.start)).map(|before| {
+            let line = before.matches('\n').count() + 1;
+            format!("line {line}: ")
+        });
+        let message = line.unwrap_or_default() + &one_line(&e);
+        ConfigError::Syntax { origin: origin.into(), message }
     })
 }
 
 /// A parser's message without its drawing of the line.
 fn one_line(e: &toml::de::Error) -> String {
-    e.message().replace('\n', " ")
+    let message = e.message().replace('\n', " ");
+    // All integers of up to 64 bits are some type's: this one is longer.
+    let longer = message.strip_prefix("invalid type: integer `").and_then(|m| m.split_once('`'));
+    longer.map(|(number, _)| out_of_range(number)).unwrap_or(message)
+}
+
+fn out_of_range(number: &str) -> String {
+    format!("{number} is out of range; a number is at most {}", i64::MAX)
 }
 
 fn parse_setting(setting: &str) -> Result<Table, ConfigError> {
@@ -145,12 +156,29 @@ fn parse_setting(setting: &str) -> Result<Table, ConfigError> {
         return Err(ConfigError::Syntax { origin, message });
     };
     let (key, value) = (key.trim(), value.trim());
+    if key == "preset" {
+        let message = "a preset is not a key; choose it with -c NAME, or with `preset = \"NAME\"` in a \
+                       configuration file";
+        return Err(ConfigError::Syntax { origin, message: message.into() });
+    }
     // The segments may start with a digit (`pwc.stage1.2m`): quote them.
     let quoted: Vec<String> = key.split('.').map(|k| format!("{k:?}")).collect();
     let line = format!("{} = {value}", quoted.join("."));
-    line.parse::<Table>()
-        .or_else(|_| format!("{} = {value:?}", quoted.join(".")).parse::<Table>())
-        .map_err(|e| ConfigError::Syntax { origin, message: one_line(&e) })
+    match line.parse::<Table>() {
+        Ok(table) => Ok(table),
+        Err(_) if is_whole_number(value) => {
+            Err(ConfigError::Syntax { origin, message: out_of_range(value) })
+        }
+        // A bare word is a string.
+        Err(_) => format!("{} = {value:?}", quoted.join("."))
+            .parse::<Table>()
+            .map_err(|e| ConfigError::Syntax { origin, message: one_line(&e) }),
+    }
+}
+
+fn is_whole_number(text: &str) -> bool {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn check_keys(origin: &str, known: &Table, own: &Table, path: &str) -> Result<(), ConfigError> {
@@ -162,7 +190,11 @@ fn check_keys(origin: &str, known: &Table, own: &Table, path: &str) -> Result<()
             }
             (Some(_), _) => {}
             (None, _) => {
-                let mut all = vec!["preset".to_string()];
+                let mut all = Vec::new();
+                // Files have one key more.
+                if !origin.starts_with("--set ") {
+                    all.push("preset".to_string());
+                }
                 let base: Table = BASE.parse().expect("the base is valid TOML");
                 collect_keys(&base, "", &mut all);
                 let hint = match nearest(&full, all.iter().map(String::as_str)) {
