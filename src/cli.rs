@@ -22,7 +22,7 @@ pub use study::{ParentChangeStudy, Study};
 /// Results go to stdout or files, progress to stderr. Exit codes: 0 done,
 /// 1 failed (a verification that finds differences fails), 2 wrong usage.
 #[derive(Debug, Parser)]
-#[command(name = "ioasim", version = crate::document::VERSION, max_term_width = 100)]
+#[command(name = "ioasim", version = crate::document::VERSION, max_term_width = 80)]
 #[command(after_help = "\
 Examples:
   ioasim compare                           the embedded sample, five presets
@@ -184,7 +184,8 @@ pub enum Generate {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 One level:   ioasim trace import QEMU.log [--guest-ftrace TRACE] -o T.parquet
-All levels:  ioasim trace import --host H --guest-ftrace G --vmm V --hypervisor-ftrace K -o T.parquet
+All levels:  ioasim trace import --host H --guest-ftrace G --vmm V \\
+                 --hypervisor-ftrace K -o T.parquet
 
 Joining the guest's ftrace adds its map and unmap calls; without it mappings are
 learned from DMA outputs and invalidations. docs/importing.md explains both.")]

@@ -127,6 +127,135 @@ fn impossible_sizes_are_refused_with_their_limit() {
 }
 
 #[test]
+fn mistakes_in_configurations_are_wrong_usage_and_say_what_is_wrong() {
+    let dir = Scratch::new();
+    let absent = dir.path("nosuch.toml");
+    let (code, _, err) = fails(ioasim().args(["replay", "sample", "-c"]).arg(&absent));
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("nosuch.toml") && err.contains("preset list"), "{err}");
+    for (setting, said) in [
+        ("preset=hw-nested", "choose it with -c"),
+        (
+            "iotlb.entries=18446744073709551616",
+            "out of range; a number is at most 9223372036854775807",
+        ),
+        ("iotlb.entries=many", "invalid type: string \"many\""),
+    ] {
+        let args = ["replay", "sample", "-c", "hw-nested", "--set", setting];
+        let (code, _, err) = fails(ioasim().args(args));
+        assert_eq!(code, 2, "{setting}: {err}");
+        assert!(err.contains(said) && !err.contains("did you mean"), "{setting}: {err}");
+    }
+    for (text, said) in [
+        ("name = \"x\"\n\n[iotlb\n", "bad.toml: line 3: "),
+        ("seed = 1\nseed = 2\n", "bad.toml: line 2: "),
+        (
+            "[iotlb]\nentries = 99999999999999999999\n",
+            "line 2: 99999999999999999999 is out of range",
+        ),
+    ] {
+        dir.write("bad.toml", text);
+        let bad = dir.path("bad.toml");
+        let (code, _, err) = fails(ioasim().args(["replay", "sample", "-c"]).arg(&bad));
+        assert_eq!(code, 2, "{text}: {err}");
+        assert!(err.contains(said), "{text}: {err}");
+    }
+}
+
+#[test]
+fn a_warm_up_without_simulated_time_is_not_ignored() {
+    let dir = Scratch::new();
+    let replay = vec!["replay", "sample", "-c", "hw-nested"];
+    let out = dir.path("report");
+    for command in [replay.clone(), vec!["compare", "-o", out.to_str().unwrap()]] {
+        let (code, _, err) = fails(ioasim().args(command).args(["--warm-up", "100"]));
+        assert_eq!(code, 2, "{err}");
+        assert!(err.contains("--warm-up") && err.contains("--set time.enabled=true"), "{err}");
+    }
+    assert!(!out.exists());
+    succeeds(ioasim().args(replay).args(["--warm-up", "100", "--set", "time.enabled=true"]));
+}
+
+#[test]
+fn long_names_of_presets_stand_apart_from_their_descriptions() {
+    let out = succeeds(ioasim().args(["preset", "list"]));
+    for (name, line) in ioasim_sim::config::preset_names().zip(out.lines()) {
+        assert!(line.starts_with(&format!("{name}  ")), "{line}");
+    }
+}
+
+#[test]
+fn a_part_that_is_not_there_is_answered_with_what_is() {
+    let dir = Scratch::new();
+    let out = dir.path("t.parquet");
+    let slice = || {
+        let mut command = ioasim();
+        command.args(["trace", "slice", "sample", "-o"]).arg(&out);
+        command
+    };
+    for (code, args, said) in [
+        (2, ["--device", "foo"], "write it as BB:DD.F"),
+        (1, ["--device", "ff:1f.7"], "no device ff:1f.7; its devices are 00:00.0, 00:01.0, "),
+        (1, ["--domain", "77"], "no domain 77; its domains are 2, 3, "),
+        (1, ["--after-marker", "no"], "\"no\"; there are \"work begin mixed\", \"work end mixed\""),
+        (1, ["--before-marker", "no"], "\"no\"; there are \"work begin mixed\", "),
+    ] {
+        let (found, _, err) = fails(slice().args(args));
+        assert_eq!(found, code, "{args:?}: {err}");
+        assert!(err.contains(said), "{args:?}: {err}");
+        assert!(!out.exists(), "{args:?}");
+    }
+    // Behind its end, the beginning is no more.
+    let (_, _, err) =
+        fails(slice().args(["--after-marker", "work end", "--before-marker", "work begin"]));
+    assert!(err.contains("behind the start"), "{err}");
+    succeeds(slice().args(["--after-marker", "work begin", "--before-marker", "work end"]));
+    assert!(out.exists());
+    let info = succeeds(ioasim().args(["trace", "info", "sample"]));
+    assert!(info.contains("\nMarkers\n") && info.contains("  work begin mixed\n"), "{info}");
+}
+
+#[test]
+fn sql_on_the_sample_needs_a_file() {
+    let dir = Scratch::new();
+    let (code, out, err) = fails(ioasim().args(["trace", "export", "sample", "--sql"]));
+    assert_eq!((code, out.as_str()), (2, ""), "{err}");
+    assert!(err.contains("trace slice sample -o"), "{err}");
+    let file = dir.path("sample.parquet");
+    succeeds(ioasim().args(["trace", "slice", "sample", "-o"]).arg(&file));
+    let sql = succeeds(ioasim().args(["trace", "export", "--sql"]).arg(&file));
+    assert!(sql.contains(&format!("read_parquet('{}'", file.display())), "{sql}");
+}
+
+/// Commands below a help text's command, from its list.
+fn commands_of(help: &str) -> Vec<String> {
+    let list = help.split_once("Commands:\n").map_or("", |h| h.1);
+    let of_list = list.lines().take_while(|line| line.starts_with("  "));
+    let named = of_list.filter(|line| !line.starts_with("    "));
+    let names = named.filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| *name != "help").map(String::from).collect()
+}
+
+#[test]
+fn no_help_is_wider_than_a_terminal() {
+    let mut left = vec![Vec::<String>::new()];
+    let mut seen = 0;
+    while let Some(path) = left.pop() {
+        seen += 1;
+        for option in ["-h", "--help"] {
+            let help = succeeds(ioasim().args(&path).arg(option));
+            let wide = help.lines().find(|line| line.chars().count() > 80);
+            assert_eq!(wide, None, "{path:?} {option}");
+            if option == "-h" {
+                let below = commands_of(&help).into_iter();
+                left.extend(below.map(|name| [path.clone(), vec![name]].concat()));
+            }
+        }
+    }
+    assert!(seen > 25, "only {seen} commands were found");
+}
+
+#[test]
 fn configuration_files_build_on_presets() {
     let dir = Scratch::new();
     let own = "preset = \"sw-nested-map\"\n[iotlb]\nentries = 64\nways = 64\n";

@@ -98,10 +98,12 @@ impl Common {
 #[command(after_help = "\
 Examples:
   ioasim trace generate nic-mlx5 -o rx.parquet
-  ioasim trace generate nic-mlx5 --kernel 6.0 --cpus 64 --channels 60 --flows 40 --acks 0.12 \\
-      --gbps 30.9 --page-cache 255 --read-ns 2300000 -o rx40.parquet
+  ioasim trace generate nic-mlx5 --kernel 6.0 --cpus 64 --channels 60 \\
+      --flows 40 --acks 0.12 --gbps 30.9 --page-cache 255 --read-ns 2300000 \\
+      -o rx40.parquet
 
-docs/generating.md explains the driver's behaviour, every default and its source.")]
+docs/generating.md explains the driver's behaviour, every default and its
+source.")]
 pub struct Nic {
     #[command(flatten)]
     common: Common,
@@ -136,8 +138,8 @@ pub struct Nic {
     /// Descriptors that must be missing before new ones are posted.
     #[arg(long, value_name = "DESCRIPTORS", default_value_t = NicOptions::default().refill)]
     refill: usize,
-    /// Rate at which packets arrive.
-    #[arg(long, value_name = "GB/S", default_value_t = NicOptions::default().gbps)]
+    /// Rate at which packets arrive, Gb/s.
+    #[arg(long, value_name = "GBPS", default_value_t = NicOptions::default().gbps)]
     #[arg(allow_negative_numbers = true)]
     gbps: f64,
     /// Acknowledgements per 4 KiB received.
@@ -249,8 +251,10 @@ impl Nvme {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  a GPU:     ioasim trace generate map-once --regions 4 --region 4G --request 64K -o gpu.parquet
-  RDMA:      ioasim trace generate map-once --page 4K --region 16M --zipf 0.9 -o rdma.parquet")]
+  a GPU:     ioasim trace generate map-once --regions 4 --region 4G \\
+                 --request 64K -o gpu.parquet
+  RDMA:      ioasim trace generate map-once --page 4K --region 16M \\
+                 --zipf 0.9 -o rdma.parquet")]
 pub struct MapOnce {
     #[command(flatten)]
     common: Common,
@@ -389,6 +393,7 @@ impl Sva {
 
 /// `ioasim trace generate mix`.
 #[derive(Debug, Args)]
+#[command(override_usage = "ioasim trace generate mix [OPTIONS] --tenants <KIND=N,...> -o <OUT>")]
 #[command(after_help = "\
 Example:
   ioasim trace generate mix --tenants nic-mlx5=2,nvme=4,sva=1 -o mix.parquet

@@ -142,15 +142,17 @@ impl Changes {
 
 /// `ioasim trace overlay`.
 #[derive(Debug, Args)]
+#[command(override_usage = "ioasim trace overlay [OPTIONS] -w <WORKLOAD> -o <OUT.parquet> <TRACE>")]
 #[command(after_help = "\
 Examples:
   ioasim trace overlay t.parquet -w balloon -o b.parquet
-  ioasim trace overlay t.parquet -w page-migration --every 100 --batch 1 -o m.parquet
-  ioasim trace overlay t.parquet -w virtio-mem --size 8M --target 50 --in-use -o v.parquet
+  ioasim trace overlay t.parquet -w page-migration --every 100 -o m.parquet
+  ioasim trace overlay t.parquet -w virtio-mem --size 8M --target 50 \\
+      --in-use -o v.parquet
 
-The recorded events stay as they are and in order; parent maps and unmaps are added between
-them. Memory that is away comes back before the recording uses it. docs/generating.md explains
-rules, defaults and their sources.")]
+The recorded events stay as they are and in order; parent maps and unmaps are
+added between them. Memory that is away comes back before the recording uses it.
+docs/generating.md explains rules, defaults and their sources.")]
 pub struct Overlay {
     /// Trace; `sample` = the embedded sample.
     pub trace: PathBuf,
@@ -164,9 +166,11 @@ pub struct Overlay {
 
 /// `ioasim trace generate parent-change`.
 #[derive(Debug, Args)]
+#[command(override_usage = "ioasim trace generate parent-change [OPTIONS] -w <WORKLOAD> -o <OUT>")]
 #[command(after_help = "\
 Example:
-  ioasim trace generate parent-change -w balloon --children 16 --entries 65536 -o g.parquet
+  ioasim trace generate parent-change -w balloon --children 16 \\
+      --entries 65536 -o g.parquet
 
 docs/generating.md explains the made-up guest.")]
 pub struct ParentChange {

@@ -19,10 +19,11 @@ pub enum Study {
 Example:
   ioasim study parent-change --trace t.parquet -o parent-change-study
 
-Measures every parent-change policy on forests of 10^4 to 10^7 shadow entries, and replays the
-embedded sample and the traces given with parent changes laid over them. Takes minutes and up to
-4 GB of memory; --quick takes seconds. study.json and study.csv hold counts, the same on every
-machine; times.json and times.csv hold CPU times of this machine.")]
+Measures every parent-change policy on forests of 10^4 to 10^7 shadow entries,
+and replays the embedded sample and the traces given with parent changes laid
+over them. Takes minutes and up to 4 GB of memory; --quick takes seconds.
+study.json and study.csv hold counts, the same on every machine; times.json and
+times.csv hold CPU times of this machine.")]
 pub struct ParentChangeStudy {
     /// Recorded trace to lay parent changes over, beside the embedded sample; repeatable.
     #[arg(long = "trace", value_name = "T.parquet")]

@@ -82,7 +82,8 @@ Examples:
   ioasim trace export t.parquet -o t.pftrace        open it at ui.perfetto.dev
   ioasim trace export t.parquet --sql | duckdb
 
-The format is told by the file's name, or by --format. docs/user-guide.md describes each.")]
+The format is told by the file's name, or by --format. docs/user-guide.md
+describes each.")]
 pub struct Export {
     /// Trace; `sample` = the embedded sample.
     pub trace: PathBuf,
@@ -92,7 +93,7 @@ pub struct Export {
     /// The format.
     #[arg(long, short, value_enum)]
     pub format: Option<FormatArg>,
-    /// Print DuckDB queries on the trace instead.
+    /// Print DuckDB queries on the trace's file instead.
     #[arg(long)]
     pub sql: bool,
     /// Accesses of this device only, BB:DD.F or a number.
@@ -114,10 +115,13 @@ impl Export {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  ioasim trace slice t.parquet --after-marker 'work begin' --before-marker 'work end' -o w.parquet
-  ioasim trace slice t.parquet --device 00:03.0 --from-ns 1000000 --to-ns 2000000 -o nic.parquet
+  ioasim trace slice t.parquet --after-marker 'work begin' \\
+      --before-marker 'work end' -o w.parquet
+  ioasim trace slice t.parquet --device 00:03.0 --from-ns 1000000 \\
+      --to-ns 2000000 -o nic.parquet
 
-Attaches and maps that were in force before the part stand in front of it, marked as inferred.")]
+Attaches and maps that were in force before the part stand in front of it,
+marked as inferred. `ioasim trace info` lists devices, domains and markers.")]
 pub struct Slice {
     /// Trace; `sample` = the embedded sample.
     pub trace: PathBuf,
@@ -130,10 +134,10 @@ pub struct Slice {
     /// Time at which it ends, exclusive.
     #[arg(long, value_name = "NS")]
     pub to_ns: Option<u64>,
-    /// Begin behind the first marker with this text.
+    /// Begin behind the first marker whose text begins so.
     #[arg(long, value_name = "TEXT")]
     pub after_marker: Option<String>,
-    /// End before the next marker with this text.
+    /// End before the next marker whose text begins so.
     #[arg(long, value_name = "TEXT")]
     pub before_marker: Option<String>,
     /// This device and the domains that it uses; repeatable.
@@ -171,12 +175,16 @@ pub struct Merge {
 
 /// `ioasim trace replicate`.
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "ioasim trace replicate [OPTIONS] --tenants <N> -o <OUT.parquet> <TRACE>"
+)]
 #[command(after_help = "\
 Example:
   ioasim trace replicate t.parquet --tenants 1024 -o many.parquet
 
-Every tenant runs the trace with devices, domains and memory of its own and begins at a time of
-its own. Beyond 65,536 devices, requester ids are shared and PASIDs tell them apart.")]
+Every tenant runs the trace with devices, domains and memory of its own and
+begins at a time of its own. Beyond 65,536 devices, requester ids are shared and
+PASIDs tell them apart.")]
 pub struct Replicate {
     /// Trace; `sample` = the embedded sample.
     pub trace: PathBuf,
@@ -184,7 +192,7 @@ pub struct Replicate {
     #[arg(short, long, value_name = "OUT.parquet")]
     pub output: PathBuf,
     /// Tenants.
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     pub tenants: u64,
     /// Tenants begin within so many ns [default: the trace's length].
     #[arg(long, value_name = "NS")]
@@ -202,9 +210,13 @@ pub struct Replicate {
 
 /// `ioasim trace anonymize`.
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "ioasim trace anonymize [OPTIONS] --seed <SEED> -o <OUT.parquet> <TRACE>"
+)]
 #[command(after_help = "\
-Addresses move in blocks of 2 MiB; blocks that a range crosses stay together, aligned ranges stay
-aligned. Ids, sizes, times and order stay. Names of sources, notes and counts are left out.")]
+Addresses move in blocks of 2 MiB; blocks that a range crosses stay together,
+aligned ranges stay aligned. Ids, sizes, times and order stay. Names of sources,
+notes and counts are left out.")]
 pub struct Anonymize {
     /// Trace; `sample` = the embedded sample.
     pub trace: PathBuf,
@@ -222,7 +234,8 @@ pub struct Anonymize {
 /// `ioasim trace diff`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit code 0 if the traces are the same, 1 if they differ. Provenance is not compared.")]
+Exit code 0 if the traces are the same, 1 if they differ. Provenance is not
+compared.")]
 pub struct Diff {
     /// First trace.
     pub left: PathBuf,

@@ -371,6 +371,11 @@ fn number(text: &str) -> Result<u64, String> {
     })
 }
 
+fn bad_requester(text: &str) -> String {
+    let short: String = text.chars().take(40).collect();
+    format!("\"{short}\" is no requester id; write it as BB:DD.F, for example 00:03.0")
+}
+
 /// A requester id: a number, or `[DDDD:]BB:DD.F`.
 pub fn requester(text: &str) -> Result<u32, String> {
     let parts: Vec<&str> = text.split([':', '.']).collect();
@@ -384,7 +389,10 @@ pub fn requester(text: &str) -> Result<u32, String> {
         Some((Some(bus @ 0..256), Some(device @ 0..32), Some(function @ 0..8))) => {
             Ok(bus << 8 | device << 3 | function)
         }
-        Some(_) => Err(format!("\"{text}\" is no requester id; write it as BB:DD.F")),
-        None => u32::try_from(number(text)?).map_err(|e| e.to_string()),
+        Some(_) => Err(bad_requester(text)),
+        None => {
+            let id = number(text).ok().and_then(|id| u32::try_from(id).ok());
+            id.ok_or_else(|| bad_requester(text))
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Statistics as text.
 
+use ioasim_events::Kind;
+
 use super::table::{Page, bytes, duration, grouped, percent};
 use super::{Spread, TraceStats};
 
@@ -16,6 +18,7 @@ pub fn render(stats: &TraceStats, width: usize) -> String {
     locality(&mut page, stats);
     devices(&mut page, stats);
     domains(&mut page, stats);
+    markers(&mut page, stats);
     inferred(&mut page, stats);
     provenance(&mut page, stats);
     page.finish()
@@ -248,6 +251,23 @@ fn domains(page: &mut Page, s: &TraceStats) {
     let head = ["domain", "accesses", "maps", "unmaps", "PSI", "DSI", "IOVA pages", "peak pages"];
     page.table(&head, &rows);
     more(page, s.domains.len());
+}
+
+fn markers(page: &mut Page, s: &TraceStats) {
+    let all = s.events_by_kind.get(Kind::Marker.name()).copied().unwrap_or(0);
+    let listed = &s.provenance.totals.markers;
+    if listed.is_empty() {
+        return;
+    }
+    page.section("Markers");
+    for marker in listed.iter().take(MAX_ROWS) {
+        let text = marker.text.escape_debug();
+        page.line(&format!("{:>14}  {text}", duration(marker.time_ns)));
+    }
+    let shown = listed.len().min(MAX_ROWS) as u64;
+    if all > shown {
+        page.line(&format!("  and {} more", grouped(all - shown)));
+    }
 }
 
 /// Domain ids: the first, and how many more.

@@ -4,7 +4,7 @@
 //! What was attached and mapped when the part begins is put in front, so that it
 //! can be replayed by itself. Memory grows with what is mapped at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use ioasim_events::{DomainId, Event, Flags, Kind, Pasid, Requester};
@@ -23,9 +23,9 @@ pub struct Slice {
     pub from_ns: Option<u64>,
     /// Time in ns at which it ends, exclusive.
     pub to_ns: Option<u64>,
-    /// Begins behind the first marker with this text.
+    /// Begins behind the first marker whose text begins with this.
     pub after_marker: Option<String>,
-    /// Ends before the next marker with this text.
+    /// Ends before the next marker whose text begins with this.
     pub before_marker: Option<String>,
     /// Accesses of these devices only, and the domains that they use.
     pub devices: Vec<Requester>,
@@ -105,11 +105,90 @@ impl State {
     }
 }
 
+/// What a trace has, as far as a wrong choice is answered with it.
+#[derive(Debug, Default)]
+struct Present {
+    devices: BTreeSet<u32>,
+    domains: BTreeSet<u32>,
+    /// Texts of markers, each once.
+    markers: Vec<String>,
+    more_markers: bool,
+    last: Option<(Requester, DomainId)>,
+}
+
+impl Present {
+    /// Names that an error lists.
+    const MOST: usize = 10;
+    /// Characters of a marker's text in it.
+    const LONGEST: usize = 60;
+
+    fn event(&mut self, e: &Event, text: Option<&str>) {
+        if self.last != Some((e.requester, e.domain)) {
+            self.last = Some((e.requester, e.domain));
+            if e.requester != Requester::NONE {
+                self.devices.insert(e.requester.0);
+            }
+            if e.domain != DomainId::NONE {
+                self.domains.insert(e.domain.0);
+            }
+        }
+        let Some(text) = text else { return };
+        let short: String = text.chars().take(Present::LONGEST).collect();
+        if self.markers.contains(&short) {
+            return;
+        }
+        match self.markers.len() < Present::MOST {
+            true => self.markers.push(short),
+            false => self.more_markers = true,
+        }
+    }
+
+    /// What was asked for and is not there: one sentence with what is.
+    fn missing(&self, what: &Slice) -> Option<String> {
+        let listed = |kind: &str, all: &[String], more: bool| match all {
+            [] => format!("the trace has no {kind}"),
+            all => {
+                format!("its {kind} are {}{}", all.join(", "), if more { " and more" } else { "" })
+            }
+        };
+        let first = |all: &BTreeSet<u32>, name: &dyn Fn(u32) -> String| {
+            all.iter().take(Present::MOST).map(|id| name(*id)).collect::<Vec<_>>()
+        };
+        if let Some(device) = what.devices.iter().find(|d| !self.devices.contains(&d.0)) {
+            let all = first(&self.devices, &|id| Requester(id).to_string());
+            let there = listed("devices", &all, self.devices.len() > all.len());
+            return Some(format!("there is no device {device}; {there}"));
+        }
+        if let Some(domain) = what.domains.iter().find(|d| !self.domains.contains(&d.0)) {
+            let all = first(&self.domains, &|id| match DomainId(id) {
+                DomainId::PARENT => format!("{id} (the parent)"),
+                _ => id.to_string(),
+            });
+            let there = listed("domains", &all, self.domains.len() > all.len());
+            return Some(format!("there is no domain {}; {there}", domain.0));
+        }
+        None
+    }
+
+    fn no_marker(&self, text: &str, place: &str) -> String {
+        let quoted: Vec<String> = self.markers.iter().map(|t| format!("{t:?}")).collect();
+        let there = match quoted.as_slice() {
+            [] => "the trace has none with a text".to_owned(),
+            all => {
+                let more = if self.more_markers { " and more" } else { "" };
+                format!("there are {}{more}", all.join(", "))
+            }
+        };
+        format!("there is no marker whose text begins with {text:?}{place}; {there}")
+    }
+}
+
 /// Writes the part of the trace to `output`, its times beginning at 0.
 ///
 /// # Errors
 /// The reader's and the writer's; [`Error::Import`](crate::Error::Import) if
-/// the part is empty, a marker is missing, or the run is interrupted.
+/// the part is empty, a marker, device or domain is not there, or the run is
+/// interrupted.
 pub fn slice(
     reader: &TraceReader,
     output: &Path,
@@ -145,19 +224,24 @@ pub fn slice(
     };
     let mut writer = TraceWriter::create(output)?;
     let mut state = State::default();
+    let mut present = Present::default();
     let (mut begun, mut ended) = (what.after_marker.is_none(), false);
+    let mut closed = what.before_marker.is_none();
     let (mut start, mut wrote) = (None, 0u64);
     let mut added = 0;
     reader.visit(&mut |e, text| {
         tick(control)?;
+        present.event(e, text);
         let marked = |name: &Option<String>| {
-            e.kind == Kind::Marker && text.is_some() && text == name.as_deref()
+            e.kind == Kind::Marker
+                && text.zip(name.as_deref()).is_some_and(|(t, n)| t.starts_with(n))
         };
         if !begun {
             begun = marked(&what.after_marker);
             state.event(e);
             return Ok(());
         }
+        closed |= marked(&what.before_marker);
         ended |= marked(&what.before_marker) || what.to_ns.is_some_and(|to| e.time_ns >= to);
         if ended {
             return Ok(());
@@ -189,9 +273,21 @@ pub fn slice(
             None => writer.push(&e),
         }
     })?;
-    if !begun {
-        let name = what.after_marker.as_deref().unwrap_or_default();
-        return Err(refuse(reader.path(), format!("there is no marker \"{name}\"")));
+    if let Some(why) = present.missing(what) {
+        return Err(refuse(reader.path(), why));
+    }
+    for (there, name, place) in [
+        (begun, &what.after_marker, ""),
+        (
+            closed,
+            &what.before_marker,
+            if what.after_marker.is_some() { " behind the start" } else { "" },
+        ),
+    ] {
+        if !there {
+            let why = present.no_marker(name.as_deref().unwrap_or_default(), place);
+            return Err(refuse(reader.path(), why));
+        }
     }
     if wrote == 0 {
         let why = "no event is in this part; `ioasim trace info` tells times, devices and domains";
