@@ -206,7 +206,7 @@ fn resource<'a>(timing: &'a Value, name: &str) -> &'a Value {
 #[test]
 fn damaged_timelines_are_found() {
     let dir = Scratch::new();
-    let (bytes, _) = timeline(&dir, &["-c", "intel-vtd", "--window", "0us..50us"]);
+    let (bytes, _) = timeline(&dir, &["-c", "intel-vtd", "--window", "0us..100us"]);
     let packets = perfetto::packets(&bytes);
     // Without one packet, and without two neighbours: a slice with its end.
     let without = |i: usize, n: usize| {
