@@ -320,6 +320,12 @@ pub enum ReplacementKind {
     Clock,
     /// Uniformly random, seeded.
     Random,
+    /// Least frequently used, without aging.
+    Lfu,
+    /// Static re-reference interval prediction, 2 bits, hit priority.
+    Srrip,
+    /// S3-FIFO: small, main and ghost queues.
+    S3fifo,
     /// Emptied by the insertion that finds it full (QEMU's VT-d).
     FlushWhenFull,
 }

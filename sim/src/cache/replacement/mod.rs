@@ -2,18 +2,25 @@
 
 mod clock;
 mod fifo;
+mod first_of;
+mod lfu;
 mod lru;
 mod order;
 mod plru;
 mod random;
+mod s3fifo;
+mod srrip;
 
 use super::{Associative, Key, Value};
 
 pub use clock::Clock;
 pub use fifo::Fifo;
+pub use lfu::Lfu;
 pub use lru::Lru;
 pub use plru::Plru;
 pub use random::Random;
+pub use s3fifo::S3Fifo;
+pub use srrip::Srrip;
 
 /// Shape of the cache that a policy serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
