@@ -24,6 +24,9 @@ SEED = 0x10A51
 WEIGHT = 1 << 40  # weight of rank k is floor(2^40 / k)
 SCATTER = 618_033  # coprime to PAGES: neighbours in rank are not neighbours in memory
 ENTRIES = (64, 1024, 4096, 65536)
+# Our names and the library's, all with its defaults; S3FIFO: small queue 10 %, ghost queue 90 %, to the main queue
+# from two hits on.
+POLICIES = {"lru": "LRU", "fifo": "FIFO", "clock": "Clock", "lfu": "LFU", "s3fifo": "S3FIFO"}
 
 
 def zipf_pages(requests=REQUESTS, seed=SEED):
@@ -95,11 +98,11 @@ def main():
         "# made by benches/libcachesim_counts.py; see docs/accuracy.md",
         "policy,entries,requests,misses",
     ]
-    for name, policy in (("lru", lcs.LRU), ("fifo", lcs.FIFO), ("clock", lcs.Clock)):
+    for name, policy in POLICIES.items():
         for entries in ENTRIES:
             reader = open_trace(path)
             # Every object has size 1: `cache_size` counts objects.
-            cache = policy(cache_size=entries)
+            cache = getattr(lcs, policy)(cache_size=entries)
             count = misses(cache, reader)
             if cache.get_n_obj() != entries:
                 sys.exit(f"{name}: {cache.get_n_obj()} objects instead of {entries}")

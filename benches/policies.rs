@@ -6,7 +6,7 @@ mod common;
 use common::zipf::{SEED, Zipf};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ioasim_events::PageSize;
-use ioasim_sim::cache::replacement::{Clock, Fifo, Lru, Plru, Random};
+use ioasim_sim::cache::replacement::{Clock, Fifo, Lfu, Lru, Plru, Random, S3Fifo, Srrip};
 use ioasim_sim::cache::{Cache, FlushWhenFull, FullLru, Key, LruSets, SetAssoc, Tag};
 
 const REQUESTS: usize = 1 << 20;
@@ -46,6 +46,9 @@ fn policies(c: &mut Criterion) {
         policy!("fifo", Fifo);
         policy!("clock", Clock);
         policy!("random", Random);
+        policy!("lfu", Lfu);
+        policy!("srrip", Srrip);
+        policy!("s3fifo", S3Fifo);
         if ways == 8 {
             group.bench_function("lru-sets", |b| {
                 b.iter_batched(

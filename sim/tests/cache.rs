@@ -5,12 +5,15 @@ mod models;
 
 use std::collections::HashMap;
 
-use ioasim_sim::cache::replacement::{Clock, Fifo, Lru, Plru, Random, Replacement};
+use ioasim_sim::cache::replacement::{
+    Clock, Fifo, Lfu, Lru, Plru, Random, Replacement, S3Fifo, Srrip,
+};
 use ioasim_sim::cache::{Associative, Cache, FlushWhenFull, FullLru, Key, LruSets, SetAssoc, Tag};
 use ioasim_sim::events::PageSize;
 use models::{Model, Policy, QemuModel};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use rand_pcg::Pcg64;
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -23,6 +26,10 @@ enum Op {
 
 fn tag() -> impl Strategy<Value = Tag> {
     (0..3u32).prop_map(Tag)
+}
+
+fn page(number: u64) -> Key {
+    Key::new(Tag(0), PageSize::Size4K, number << 12)
 }
 
 /// Few pages of each size, overlapping each other; some far away.
@@ -76,6 +83,7 @@ fn shape() -> impl Strategy<Value = (usize, usize)> {
         (1, 24),
         (2, 32),
         (1, 64),
+        (1, 100),
     ])
 }
 
@@ -181,6 +189,65 @@ proptest! {
     #[test]
     fn random(shape in shape(), seed: u64, ops in vec(op(), 1..400)) {
         check::<Random>(Policy::Random, shape, seed, &ops)?;
+    }
+
+    #[test]
+    fn lfu(shape in shape(), seed: u64, ops in vec(op(), 1..400)) {
+        check::<Lfu>(Policy::Lfu, shape, seed, &ops)?;
+    }
+
+    /// Bursts on few pages, so that counts differ by more than they are told apart.
+    #[test]
+    fn hits_in_a_row(
+        ways in 1..9usize,
+        bursts in vec((0..14u64, 0..7usize), 1..200),
+    ) {
+        let burst = |(number, hits): &(u64, usize)| {
+            let key = page(*number);
+            std::iter::once(Op::Insert(key, *number)).chain(vec![Op::Get(key); *hits])
+        };
+        let ops: Vec<Op> = bursts.iter().flat_map(burst).collect();
+        check::<Lfu>(Policy::Lfu, (1, ways), 0, &ops)?;
+        check::<Srrip>(Policy::Srrip, (1, ways), 0, &ops)?;
+        check::<S3Fifo>(Policy::S3Fifo, (1, ways), 0, &ops)?;
+    }
+
+    #[test]
+    fn srrip(shape in shape(), seed: u64, ops in vec(op(), 1..400)) {
+        check::<Srrip>(Policy::Srrip, shape, seed, &ops)?;
+    }
+
+    #[test]
+    fn s3fifo(shape in shape(), seed: u64, ops in vec(op(), 1..400)) {
+        check::<S3Fifo>(Policy::S3Fifo, shape, seed, &ops)?;
+    }
+}
+
+/// Sets so wide that the first way of many is found in three steps.
+#[test]
+fn thousands_of_ways() {
+    let mut rng = Pcg64::new(7, 0xa02_bdbf_7bb3_c0a7);
+    let mut any = || {
+        // Few pages often, most seldom.
+        let [a, b] = [(); 2].map(|()| rng.next_u64() >> 32);
+        page((((a * b) >> 32) * 9000) >> 32)
+    };
+    let mut ops = Vec::new();
+    for n in 0..25_000 {
+        ops.push(match n % 50 {
+            0 => Op::Remove(any()),
+            _ if n % 3 == 0 => Op::Get(any()),
+            _ => Op::Insert(any(), n),
+        });
+    }
+    let ways = 4200;
+    for policy in [Policy::Lfu, Policy::Srrip, Policy::S3Fifo] {
+        let done = match policy {
+            Policy::Lfu => check::<Lfu>(policy, (1, ways), 0, &ops),
+            Policy::Srrip => check::<Srrip>(policy, (1, ways), 0, &ops),
+            _ => check::<S3Fifo>(policy, (1, ways), 0, &ops),
+        };
+        done.unwrap();
     }
 }
 

@@ -170,7 +170,12 @@ fn values_of_the_wrong_type_are_refused() {
     for setting in ["iotlb.entries=-1", "iotlb.entries=many", "iotlb.entries=1.5", "seed=true"] {
         message(preset("hw-nested", &[setting]));
     }
-    refused(preset("hw-nested", &["iotlb.replacement=mru"]), &["mru", "lru", "clock"]);
+    refused(preset("hw-nested", &["iotlb.replacement=mru"]), &["mru", "lru", "clock", "s3fifo"]);
+    refused(
+        preset("hw-nested", &["iotlb.replacement=oracle"]),
+        &["iotlb.replacement=oracle", "used next", "trace export"],
+    );
+    refused(file("[iotlb]\nreplacement = \"oracle\""), &["my.toml", "Belady"]);
     refused(preset("hw-nested", &["guest.invalidation=split"]), &["split", "range-split"]);
     refused(preset("hw-nested", &["nesting=both"]), &["both", "hardware", "software"]);
     message(preset("hw-nested", &["iotlb=3"]));
@@ -237,6 +242,13 @@ fn settings_have_several_forms() {
     // A bare word is a string; quotes work too.
     assert_eq!(hw(&["iotlb.replacement=clock"]).iotlb.replacement, ReplacementKind::Clock);
     assert_eq!(hw(&["iotlb.replacement=\"clock\""]).iotlb.replacement, ReplacementKind::Clock);
+    for (name, kind) in [
+        ("lfu", ReplacementKind::Lfu),
+        ("srrip", ReplacementKind::Srrip),
+        ("s3fifo", ReplacementKind::S3fifo),
+    ] {
+        assert_eq!(hw(&[&format!("iotlb.replacement={name}")]).iotlb.replacement, kind);
+    }
     assert_eq!(hw(&["name=my run = 2"]).name, "my run = 2");
     // Segments may start with a digit, tables may be set whole.
     assert_eq!(hw(&["pwc.stage1.2m.entries=8"]).pwc.stage1.span_2m.entries, 8);

@@ -10,7 +10,9 @@ mod vectors;
 
 use std::collections::HashMap;
 
-use ioasim_sim::cache::replacement::{Clock, Fifo, Lru, Plru, Random, Replacement};
+use ioasim_sim::cache::replacement::{
+    Clock, Fifo, Lfu, Lru, Plru, Random, Replacement, S3Fifo, Srrip,
+};
 use ioasim_sim::cache::{Cached, Iotlb, Key, PageRange, SetAssocStore, Store, Tag};
 use ioasim_sim::events::{PageSize, Perm};
 use ioasim_sim::table::{Prune, RadixTable};
@@ -252,7 +254,7 @@ fn golden_caches_stay_inside_the_legal_results() {
         WalkCaches::new([c; 4], [c; 4], c)
     }
     let cases = cases();
-    let mut totals = [(0, 0); 6];
+    let mut totals = [(0, 0); 9];
     for case in &cases {
         let runs = [
             run_cached(case, store::<Lru>(1024, 1024), large),
@@ -261,6 +263,9 @@ fn golden_caches_stay_inside_the_legal_results() {
             run_cached(case, store::<Fifo>(64, 64), small),
             run_cached(case, store::<Clock>(4, 4), large),
             run_cached(case, store::<Random>(16, 4), large),
+            run_cached(case, store::<Lfu>(8, 4), small),
+            run_cached(case, store::<Srrip>(12, 6), large),
+            run_cached(case, store::<S3Fifo>(20, 20), WalkCaches::none),
         ];
         for (total, (requests, hits)) in totals.iter_mut().zip(runs) {
             *total = (total.0 + requests, total.1 + hits);

@@ -6,7 +6,7 @@
 #[path = "common/zipf.rs"]
 mod zipf;
 
-use ioasim_sim::cache::replacement::{Clock, Fifo, Lru, Replacement};
+use ioasim_sim::cache::replacement::{Clock, Fifo, Lfu, Lru, Replacement, S3Fifo};
 use ioasim_sim::cache::{Cache, FullLru, Key, SetAssoc, Tag};
 use ioasim_sim::events::PageSize;
 use zipf::{SEED, Zipf};
@@ -60,13 +60,15 @@ fn misses_equal_libcachesims() {
                 "lru-one-set" => cache(one_set::<Lru>(entries)),
                 "fifo" => cache(one_set::<Fifo>(entries)),
                 "clock" => cache(one_set::<Clock>(entries)),
+                "lfu" => cache(one_set::<Lfu>(entries)),
+                "s3fifo" => cache(one_set::<S3Fifo>(entries)),
                 other => panic!("{other}"),
             };
             let (policy, recorded) = (policy.into(), misses.parse().unwrap());
             Counted { policy, entries, recorded, misses: 0, request }
         })
         .collect();
-    assert_eq!(caches.len(), 12 + 4);
+    assert_eq!(caches.len(), 20 + 4);
     let mut checksum = 0u64;
     let mut zipf = Zipf::new(SEED);
     // In blocks, so that each cache stays in the processor's caches a while.

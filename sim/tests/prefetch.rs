@@ -4,7 +4,9 @@
 #[path = "common/world.rs"]
 mod world;
 
-use ioasim_sim::cache::replacement::{Clock, Fifo, Lru, NoConfig, Plru, Replacement};
+use ioasim_sim::cache::replacement::{
+    Clock, Fifo, Lfu, Lru, NoConfig, Plru, Replacement, S3Fifo, Srrip,
+};
 use ioasim_sim::cache::{Cache, Key, SetAssoc, Tag};
 use ioasim_sim::config::Config;
 use ioasim_sim::events::{DomainId, Event, Flags, Kind, PageSize, Requester, Scope, TraceInfo};
@@ -229,5 +231,8 @@ proptest! {
         parts_are_caches::<Plru>(&steps, shape)?;
         parts_are_caches::<Fifo>(&steps, shape)?;
         parts_are_caches::<Clock>(&steps, shape)?;
+        parts_are_caches::<Lfu>(&steps, shape)?;
+        parts_are_caches::<Srrip>(&steps, shape)?;
+        parts_are_caches::<S3Fifo>(&steps, shape)?;
     }
 }

@@ -114,6 +114,13 @@ fn configs() -> Vec<Config> {
         all.push(config("hw-nested", &[&family, "report.exposure=true"]));
     }
     all.push(config("hw-nested", &["iotlb.replacement=fifo", "iotlb.tag=pasid"]));
+    for (replacement, ways) in [("lfu", "4"), ("srrip", "6"), ("s3fifo", "12")] {
+        let replacement = format!("iotlb.replacement={replacement}");
+        let ways = format!("iotlb.ways={ways}");
+        for preset in ["hw-nested", "sw-nested-invalidate"] {
+            all.push(config(preset, &[&replacement, &ways, "iotlb.entries=12"]));
+        }
+    }
     // Translations that nobody asked for, in caches that they fill quickly.
     for policy in ["sequential", "ring-aware"] {
         let policy = format!("iotlb.prefetch.policy={policy}");
@@ -295,6 +302,38 @@ fn shadows_are_in_line_at_every_marker() {
         assert!(verify.invariant_checks > 60 * 20, "{preset}: {}", verify.invariant_checks);
         assert_eq!(result.counters.diagnostics.fault_differences, 0, "{preset}");
     }
+}
+
+/// Hits in a row on one page count with the policies that count hits, watched
+/// or not.
+#[test]
+fn each_hit_in_a_row_counts() {
+    let of = |replacement: &str, pages: &[u64]| {
+        let maps = (0..4).map(|page| {
+            let gpa_page = 40 + 3 * page;
+            Step::Map { domain: 0, page, gpa_page, pages: 1, perm: Perm::RW }
+        });
+        let dmas =
+            pages.iter().map(|page| Step::Dma { device: 0, page: *page, needed: Perm::READ });
+        let steps: Vec<Step> = maps.chain(dmas).collect();
+        let trace = trace(&steps, Invalidations::Complete(Scope::Page), false);
+        let replacement = format!("iotlb.replacement={replacement}");
+        // Requests of different intervals of the series are not in a row.
+        let shape = ["iotlb.entries=2", "iotlb.ways=2", "report.intervals=1", &replacement];
+        let config = config("hw-nested", &shape);
+        let (watched, verify) = verified(&config, &trace);
+        assert!(verify.passed());
+        let alone = replay(&config, &trace, false, usize::MAX);
+        assert_eq!(alone.counters.iotlb.hits, watched.counters.iotlb.hits);
+        alone.counters.iotlb.hits
+    };
+    // Page 2 displaces page 1, which had fewer references than page 0.
+    assert_eq!(of("lfu", &[0, 0, 0, 1, 1, 2, 0]), 4);
+    assert_eq!(of("lru", &[0, 0, 0, 1, 1, 2, 0]), 3);
+    // Two hits take page 0 from the small queue to the main queue, behind
+    // page 1; one does not.
+    assert_eq!(of("s3fifo", &[0, 0, 0, 1, 2, 0]), 3);
+    assert_eq!(of("s3fifo", &[0, 0, 1, 2, 0]), 1);
 }
 
 /// One unmap of three pages out of eight, in each encoding.

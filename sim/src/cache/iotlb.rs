@@ -59,6 +59,8 @@ impl PageRange {
 pub trait Store: Send {
     /// Its fully associative counterpart.
     type Reference: Store;
+    /// [`Replacement::COUNTS_HITS`] of the policy.
+    const COUNTS_HITS: bool = false;
     /// Looks up the page of `size` that holds `addr`.
     fn get(&mut self, key: Key) -> Option<Cached>;
     /// Looks up without a trace.
@@ -123,6 +125,7 @@ impl<P: Replacement<Config = NoConfig>> SetAssocStore<P> {
 
 impl<C: Associative<Cached>> Store for CacheStore<C> {
     type Reference = CacheStore<C::Full>;
+    const COUNTS_HITS: bool = C::COUNTS_HITS;
 
     #[inline(always)]
     fn get(&mut self, key: Key) -> Option<Cached> {
@@ -429,7 +432,12 @@ impl<S: Store> Iotlb<S> {
         let reference_held = match &mut self.reference {
             None => false,
             Some(reference) => {
-                let held = reference.get(key).is_some();
+                // As the modelled store, it sees one reference, or two if the
+                // look-up found an entry without the rights.
+                let held = match self.denied {
+                    true => reference.get(key).is_some(),
+                    false => reference.peek(key).is_some(),
+                };
                 match held {
                     true => reference.insert(key, value),
                     false => reference.insert_absent(key, value),

@@ -34,6 +34,9 @@ impl<V: Copy + Default + std::fmt::Debug + Send> Value for V {}
 
 /// A cache from [`Key`] to a small value that evicts one entry at a time.
 pub trait Cache<V>: Clone + std::fmt::Debug + Send {
+    /// [`replacement::Replacement::COUNTS_HITS`] of the policy.
+    const COUNTS_HITS: bool = false;
+
     /// Entries present by page size.
     fn by_size(&self) -> &SizeCounts;
     /// Capacity in entries.

@@ -118,6 +118,8 @@ impl<P: Replacement, V: Value> SetAssoc<P, V> {
 }
 
 impl<P: Replacement, V: Value> Cache<V> for SetAssoc<P, V> {
+    const COUNTS_HITS: bool = P::COUNTS_HITS;
+
     #[inline(always)]
     fn by_size(&self) -> &SizeCounts {
         &self.by_size
@@ -176,7 +178,7 @@ impl<P: Replacement, V: Value> Cache<V> for SetAssoc<P, V> {
         if let Some(index) = &mut self.index {
             index.insert(key, slot);
         }
-        self.policy.fill(set, slot - set * self.shape.ways);
+        self.policy.fill(set, slot - set * self.shape.ways, key);
         evicted
     }
 

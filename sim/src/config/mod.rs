@@ -15,7 +15,8 @@ pub use time::{
     LoopMode, MemoryTime, Sharing, TimeConfig, VmmTime,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, IntoDeserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub use crate::cache::PageMatch;
 use crate::events::PageSize;
@@ -371,8 +372,27 @@ pub enum ReplacementKind {
     Clock,
     /// Uniformly random, seeded.
     Random,
+    /// Least frequently used, without aging.
+    Lfu,
+    /// Static re-reference interval prediction, 2 bits, hit priority.
+    Srrip,
+    /// S3-FIFO: small, main and ghost queues.
+    S3fifo,
     /// Emptied by the insertion that finds it full (QEMU's VT-d).
     FlushWhenFull,
+}
+
+/// Reads a [`ReplacementKind`]; tells why there is no `oracle`.
+fn replacement<'de, D: Deserializer<'de>>(from: D) -> Result<ReplacementKind, D::Error> {
+    let name = String::deserialize(from)?;
+    if name == "oracle" {
+        return Err(D::Error::custom(
+            "`oracle` (Belady's MIN) has to know when each page is used next, which a replay that \
+             reads the trace once does not; for a bound give `ioasim trace export -o \
+             NAME.oracleGeneral` to libCacheSim's Belady",
+        ));
+    }
+    ReplacementKind::deserialize(name.into_deserializer())
 }
 
 /// What entries are tagged with beside the page.
@@ -398,6 +418,7 @@ pub struct IotlbConfig {
     /// Entries per set; equal to `entries` = fully associative.
     pub ways: u64,
     /// Replacement.
+    #[serde(deserialize_with = "replacement")]
     pub replacement: ReplacementKind,
     /// Tags.
     pub tag: TagBy,

@@ -217,7 +217,8 @@ impl<S: Store> Engine<S> {
         let mut hits = 0;
         // Page and flags of the latest request, if it hit and nothing looks at
         // hits one by one: again, it would hit again and change nothing.
-        let (skips, mut latest) = (!WATCHED && !passed && self.fetcher.is_none(), (u64::MAX, 0));
+        let skips = !S::COUNTS_HITS && !WATCHED && !passed && self.fetcher.is_none();
+        let mut latest = (u64::MAX, 0);
         for (i, (iova, flags)) in range.zip(columns) {
             if (*iova as u64 >> PAGE_SHIFT, *flags) == latest {
                 hits += 1;

@@ -14,7 +14,7 @@ mod series;
 pub(crate) mod spaces;
 mod warm;
 
-use crate::cache::replacement::{Clock, Fifo, Lru, Plru, Random};
+use crate::cache::replacement::{Clock, Fifo, Lfu, Lru, Plru, Random, S3Fifo, Srrip};
 use crate::cache::{CacheStore, FlushWhenFullStore, FullLru, SetAssocStore};
 use crate::config::UnmapPolicy;
 use crate::config::{Config, ReplacementKind};
@@ -133,6 +133,9 @@ impl Replay {
             ReplacementKind::Fifo => set_assoc!(Fifo),
             ReplacementKind::Clock => set_assoc!(Clock),
             ReplacementKind::Random => set_assoc!(Random),
+            ReplacementKind::Lfu => set_assoc!(Lfu),
+            ReplacementKind::Srrip => set_assoc!(Srrip),
+            ReplacementKind::S3fifo => set_assoc!(S3Fifo),
             ReplacementKind::FlushWhenFull => {
                 let page_match = config.iotlb.page_match;
                 of(FlushWhenFullStore::new(entries, page_match), config, info, verify, watch)

@@ -16,10 +16,10 @@ pub enum Policy {
     Fifo,
     Clock,
     Random,
+    Lfu,
+    Srrip,
+    S3Fifo,
 }
-
-pub const POLICIES: [Policy; 5] =
-    [Policy::Lru, Policy::Plru, Policy::Fifo, Policy::Clock, Policy::Random];
 
 /// One entry. `way` matters to the policies that choose by position.
 #[derive(Clone, Debug)]
@@ -28,6 +28,12 @@ struct Entry<V> {
     value: V,
     way: usize,
     referenced: bool,
+    /// References after the fill (LFU, S3-FIFO).
+    hits: u64,
+    /// Re-reference prediction value (SRRIP).
+    prediction: u8,
+    /// In the small queue (S3-FIFO).
+    small: bool,
 }
 
 /// One set: youngest entry first.
@@ -39,6 +45,8 @@ struct Set<V> {
     /// Tree bits of PLRU by (first way, ways) of the subtree; true = the
     /// victim is in the right half.
     right: HashMap<(usize, usize), bool>,
+    /// Keys in the ghost queue of S3-FIFO, youngest first.
+    ghosts: Vec<Key>,
 }
 
 /// A set-associative cache as vectors.
@@ -52,8 +60,12 @@ pub struct Model<V> {
 
 impl<V: Copy> Model<V> {
     pub fn new(policy: Policy, entries: usize, ways: usize, seed: u64) -> Self {
-        let set =
-            Set { entries: Vec::new(), free: (0..ways).rev().collect(), right: HashMap::new() };
+        let set = Set {
+            entries: Vec::new(),
+            free: (0..ways).rev().collect(),
+            right: HashMap::new(),
+            ghosts: Vec::new(),
+        };
         Model {
             policy,
             ways,
@@ -94,14 +106,16 @@ impl<V: Copy> Model<V> {
     }
 
     fn referenced(&mut self, set: usize, at: usize) {
+        self.sets[set].entries[at].hits += 1;
+        self.sets[set].entries[at].prediction = 0;
         match self.policy {
-            Policy::Lru => {
+            Policy::Lru | Policy::Lfu => {
                 let entry = self.sets[set].entries.remove(at);
                 self.sets[set].entries.insert(0, entry);
             }
             Policy::Clock => self.sets[set].entries[at].referenced = true,
             Policy::Plru => self.touch_tree(set, self.sets[set].entries[at].way),
-            Policy::Fifo | Policy::Random => {}
+            Policy::Fifo | Policy::Random | Policy::Srrip | Policy::S3Fifo => {}
         }
     }
 
@@ -121,22 +135,77 @@ impl<V: Copy> Model<V> {
             self.referenced(set, at);
             return None;
         }
+        let known = self.sets[set].ghosts.contains(&key);
+        self.sets[set].ghosts.retain(|k| *k != key);
         let victim = (self.sets[set].entries.len() == self.ways).then(|| self.evict(set));
         let way = self.sets[set].free.pop().unwrap();
-        self.sets[set].entries.insert(0, Entry { key, value, way, referenced: false });
+        let small = !known && self.small_entries(set) < self.small_share();
+        let entry = Entry { key, value, way, referenced: false, hits: 0, prediction: 2, small };
+        self.sets[set].entries.insert(0, entry);
         if self.policy == Policy::Plru {
             self.touch_tree(set, way);
         }
         victim
     }
 
+    fn small_entries(&self, set: usize) -> usize {
+        self.sets[set].entries.iter().filter(|e| e.small).count()
+    }
+
+    /// A tenth of the ways, at least one.
+    fn small_share(&self) -> usize {
+        (self.ways / 10).max(1)
+    }
+
+    /// S3-FIFO: looks at one entry after the other until one has to go.
+    fn evict_from_queues(&mut self, set: usize) -> Key {
+        let mut from_small = self.small_entries(set) >= self.small_share();
+        loop {
+            // The oldest of the queue; the small one may have become empty.
+            from_small &= self.small_entries(set) > 0;
+            let entries = &mut self.sets[set].entries;
+            let at = entries.iter().rposition(|e| e.small == from_small).unwrap();
+            let mut entry = entries.remove(at);
+            let stays = if from_small { entry.hits >= 2 } else { entry.hits >= 1 };
+            if !stays {
+                entries.push(entry);
+                let last = entries.len() - 1;
+                let key = self.take(set, last);
+                if from_small {
+                    self.sets[set].ghosts.insert(0, key);
+                    self.sets[set].ghosts.truncate(self.ways * 9 / 10);
+                }
+                return key;
+            }
+            entry.hits = if from_small { 0 } else { entry.hits.min(3) - 1 };
+            entry.small = false;
+            entries.insert(0, entry);
+        }
+    }
+
     fn evict(&mut self, set: usize) -> Key {
+        if self.policy == Policy::S3Fifo {
+            return self.evict_from_queues(set);
+        }
         let by_way = match self.policy {
+            Policy::Lfu => {
+                let entries = &self.sets[set].entries;
+                let fewest = entries.iter().map(|e| e.hits).min().unwrap();
+                // Latest reference first.
+                entries.iter().rfind(|e| e.hits == fewest).map(|e| e.way)
+            }
+            Policy::Srrip => {
+                let entries = &mut self.sets[set].entries;
+                while !entries.iter().any(|e| e.prediction == 3) {
+                    entries.iter_mut().for_each(|e| e.prediction += 1);
+                }
+                entries.iter().filter(|e| e.prediction == 3).map(|e| e.way).min()
+            }
             Policy::Plru => Some(self.tree_victim(set, 0, self.ways.next_power_of_two())),
             Policy::Random => {
                 Some(((self.rng.next_u64() as u128 * self.ways as u128) >> 64) as usize)
             }
-            Policy::Lru | Policy::Fifo | Policy::Clock => None,
+            Policy::Lru | Policy::Fifo | Policy::Clock | Policy::S3Fifo => None,
         };
         let entries = &mut self.sets[set].entries;
         if let Some(way) = by_way {
@@ -157,6 +226,12 @@ impl<V: Copy> Model<V> {
         let gone = self.sets[set].entries.remove(at);
         self.sets[set].free.push(gone.way);
         gone.key
+    }
+
+    /// Looks up without a trace.
+    pub fn peek(&self, key: Key) -> Option<V> {
+        let entries = &self.sets[self.set_of(key)].entries;
+        entries.iter().find(|e| e.key == key).map(|e| e.value)
     }
 
     pub fn remove(&mut self, key: Key) -> bool {

@@ -2,7 +2,7 @@
 
 use super::order::Order;
 use super::{NoConfig, Replacement, Shape};
-use crate::cache::{SetAssoc, Value};
+use crate::cache::{Key, SetAssoc, Value};
 
 /// First in, first out, but an entry that was referenced since it was last
 /// considered is moved to the young end instead of being evicted.
@@ -40,7 +40,7 @@ impl Replacement for Clock {
     }
 
     #[inline]
-    fn fill(&mut self, set: usize, way: usize) {
+    fn fill(&mut self, set: usize, way: usize, _key: Key) {
         self.referenced[set * self.ways + way] = false;
         self.order.push_front(set, way);
     }

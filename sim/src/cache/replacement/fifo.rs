@@ -2,7 +2,7 @@
 
 use super::order::Order;
 use super::{NoConfig, Replacement, Shape};
-use crate::cache::{SetAssoc, Value};
+use crate::cache::{Key, SetAssoc, Value};
 
 /// Evicts the entry that was filled first, whatever its references.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ impl Replacement for Fifo {
     fn hit(&mut self, _set: usize, _way: usize) {}
 
     #[inline(always)]
-    fn fill(&mut self, set: usize, way: usize) {
+    fn fill(&mut self, set: usize, way: usize, _key: Key) {
         self.order.push_front(set, way);
     }
 

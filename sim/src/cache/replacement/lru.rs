@@ -2,7 +2,7 @@
 
 use super::order::Order;
 use super::{NoConfig, Replacement, Shape};
-use crate::cache::{FullLru, Value};
+use crate::cache::{FullLru, Key, Value};
 
 /// Evicts the entry whose last reference is longest ago.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ impl Replacement for Lru {
     }
 
     #[inline(always)]
-    fn fill(&mut self, set: usize, way: usize) {
+    fn fill(&mut self, set: usize, way: usize, _key: Key) {
         self.order.push_front(set, way);
     }
 

@@ -2,18 +2,25 @@
 
 mod clock;
 mod fifo;
+mod first_of;
+mod lfu;
 mod lru;
 mod order;
 mod plru;
 mod random;
+mod s3fifo;
+mod srrip;
 
-use super::{Associative, Value};
+use super::{Associative, Key, Value};
 
 pub use clock::Clock;
 pub use fifo::Fifo;
+pub use lfu::Lfu;
 pub use lru::Lru;
 pub use plru::Plru;
 pub use random::Random;
+pub use s3fifo::S3Fifo;
+pub use srrip::Srrip;
 
 /// Shape of the cache that a policy serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +41,11 @@ pub trait Replacement: Clone + std::fmt::Debug + Send {
     /// Settings of the policy, part of the configuration file.
     type Config: Clone + Default + std::fmt::Debug + Send;
 
+    /// True if the number of hits matters, also of hits in a row on the same
+    /// entry. If false, the second of them changes nothing: a replay may leave
+    /// it out.
+    const COUNTS_HITS: bool = false;
+
     /// The cache that serves this policy best when there is one set.
     type Full<V: Value>: Associative<V>;
 
@@ -42,11 +54,10 @@ pub trait Replacement: Clone + std::fmt::Debug + Send {
 
     /// A policy for a cache of this shape. `seed` feeds random choices.
     fn new(shape: Shape, config: &Self::Config, seed: u64) -> Self;
-    /// The entry was referenced and was present. A second hit in a row on the
-    /// same entry changes nothing: a replay may leave it out.
+    /// The entry was referenced and was present.
     fn hit(&mut self, set: usize, way: usize);
-    /// An entry was put into `way`.
-    fn fill(&mut self, set: usize, way: usize);
+    /// The entry `key` was put into `way`, which was free or the latest victim.
+    fn fill(&mut self, set: usize, way: usize, key: Key);
     /// The way that has to make room in a full set.
     fn victim(&mut self, set: usize) -> usize;
     /// The entry was invalidated; its way is free now.

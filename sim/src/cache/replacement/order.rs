@@ -74,4 +74,15 @@ impl Order {
             self.push_front(set, way);
         }
     }
+
+    #[inline(always)]
+    pub fn move_to_back(&mut self, set: usize, way: usize) {
+        if self.back(set) != way {
+            self.unlink(set, way);
+            let slot = (set * self.ways + way) as u32;
+            let old = std::mem::replace(&mut self.ends[set].back, slot);
+            self.links[slot as usize] = Pair { front: old, back: NONE };
+            self.links[old as usize].back = slot;
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Tree pseudo-LRU.
 
 use super::{NoConfig, Replacement, Shape};
-use crate::cache::{SetAssoc, Value};
+use crate::cache::{Key, SetAssoc, Value};
 
 /// A binary tree per set whose bits point away from recent references.
 ///
@@ -49,7 +49,7 @@ impl Replacement for Plru {
     }
 
     #[inline]
-    fn fill(&mut self, set: usize, way: usize) {
+    fn fill(&mut self, set: usize, way: usize, _key: Key) {
         self.touch(set, way);
     }
 

@@ -4,7 +4,7 @@ use rand::Rng;
 use rand_pcg::Pcg64;
 
 use super::{NoConfig, Replacement, Shape};
-use crate::cache::{SetAssoc, Value};
+use crate::cache::{Key, SetAssoc, Value};
 
 /// Evicts a way chosen uniformly with a seeded `Pcg64` (value-stable).
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ impl Replacement for Random {
     fn hit(&mut self, _set: usize, _way: usize) {}
 
     #[inline]
-    fn fill(&mut self, _set: usize, _way: usize) {}
+    fn fill(&mut self, _set: usize, _way: usize, _key: Key) {}
 
     #[inline]
     fn victim(&mut self, _set: usize) -> usize {
