@@ -2,7 +2,7 @@
 
 use ioasim_events::Kind;
 
-use super::table::{Page, bytes, duration, grouped, percent};
+use super::table::{Page, bytes, decimal, duration, grouped, percent};
 use super::{Spread, TraceStats};
 
 /// Most rows of the tables of devices and domains; JSON has all.
@@ -44,7 +44,11 @@ fn overview(page: &mut Page, s: &TraceStats) {
     for (kind, n) in &s.events_by_kind {
         page.value(&format!("  {kind}"), &grouped(*n), &of(*n, s.events, ""));
     }
-    page.value("time span", &duration(s.end_ns), "recorded clock, not real");
+    let clock = match s.provenance.synthetic.iter().any(|s| s.guest) {
+        true => "made up",
+        false => "recorded clock, not real",
+    };
+    page.value("time span", &duration(s.end_ns), clock);
 }
 
 fn accesses(page: &mut Page, s: &TraceStats) {
@@ -146,7 +150,7 @@ fn spreads(page: &mut Page, s: &TraceStats) {
         (spread.count > 0).then_some(cells)
     };
     let (life, reuse) = (&s.maps.lifetime_ns, &s.reuse);
-    let plain = |label, spread: &Spread| row(label, spread, grouped, format!("{:.1}", spread.mean));
+    let plain = |label, spread: &Spread| row(label, spread, grouped, decimal(spread.mean));
     let rows: Vec<_> = [
         row("map lifetime", life, duration, duration(life.mean as u64)),
         plain("accesses per map", &reuse.accesses_per_map),
@@ -171,7 +175,7 @@ fn locality(page: &mut Page, s: &TraceStats) {
     let row = |label: &str, spread: &Spread| {
         let mut cells = vec![label.to_owned(), grouped(spread.count)];
         cells.extend([spread.p50, spread.p90, spread.p99, spread.max].map(grouped));
-        cells.push(format!("{:.1}", spread.mean));
+        cells.push(decimal(spread.mean));
         cells
     };
     let rows = [
@@ -322,11 +326,11 @@ fn provenance(page: &mut Page, s: &TraceStats) {
     for (label, value) in [("tool", &m.tool), ("made by", &m.created_by), ("importer", &m.importer)]
     {
         if !value.is_empty() {
-            page.line(&format!("  {label:<16}{value}"));
+            page.line(&format!("  {label:<19}{value}"));
         }
     }
     page.line(&format!(
-        "  {:<16}{}",
+        "  {:<19}{}",
         "outputs are",
         if m.output_space == ioasim_events::OutputSpace::Hpa { "HPA" } else { "GPA" }
     ));
@@ -335,17 +339,24 @@ fn provenance(page: &mut Page, s: &TraceStats) {
         ioasim_events::CachingMode::Off => "off",
         ioasim_events::CachingMode::Unknown => "unknown",
     };
-    page.line(&format!("  {:<16}{mode}", "caching mode"));
+    page.line(&format!("  {:<19}{mode}", "caching mode"));
     if m.child_levels > 0 {
-        page.line(&format!("  {:<16}{}", "child levels", m.child_levels));
+        page.line(&format!("  {:<19}{}", "child levels", m.child_levels));
     }
     for source in &m.sources {
-        page.line(&format!("  {:<16}{} ({})", source.role, source.path, bytes(source.bytes)));
+        page.line(&format!("  {:<19}{} ({})", source.role, source.path, bytes(source.bytes)));
         page.line(&format!("    sha256 {}", source.sha256));
     }
-    for (name, n) in &m.import_counts {
-        page.value(name, &grouped(*n), "");
-    }
+    let rows: Vec<(&str, String)> = m
+        .import_counts
+        .iter()
+        // Other numbers of events are those of the trace that this one was made of.
+        .filter(|(name, n)| *name != "events" || **n != s.events)
+        .map(|(name, n)| {
+            (if name == "events" { "events when imported" } else { name }, grouped(*n))
+        })
+        .collect();
+    page.values(&rows);
     for note in &m.notes {
         page.paragraph(2, note);
     }

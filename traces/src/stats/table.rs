@@ -15,6 +15,18 @@ pub fn grouped(n: u64) -> String {
     out
 }
 
+/// `12345.67` as `12,345.7`.
+pub fn decimal(value: f64) -> String {
+    let text = format!("{value:.1}");
+    match text.split_once('.') {
+        Some((whole, tenths)) => match whole.parse() {
+            Ok(whole) => format!("{}.{tenths}", grouped(whole)),
+            Err(_) => text,
+        },
+        None => text,
+    }
+}
+
 /// A share of a whole as "12.3 %", "-" if there is no whole.
 pub fn percent(share: Option<f64>) -> String {
     share.map_or_else(|| "-".to_owned(), |s| format!("{:.1} %", 100.0 * s))
@@ -101,6 +113,19 @@ impl Page {
         self.line(text.trim_end());
     }
 
+    /// Labels and values in two columns, wide enough for the longest label.
+    pub fn values(&mut self, rows: &[(&str, String)]) {
+        let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0);
+        let label = longest(&mut rows.iter().map(|r| r.0.chars().count())).max(34);
+        let value = longest(&mut rows.iter().map(|r| r.1.len() + 2));
+        let value = value.max(50usize.saturating_sub(label));
+        let label = label.min(self.width.saturating_sub(2 + value));
+        for row in rows {
+            let name: String = row.0.chars().take(label).collect();
+            self.line(&format!("  {name:<label$}{:>value$}", row.1));
+        }
+    }
+
     /// A table: the first column to the left, the others to the right, each
     /// as wide as its widest cell.
     pub fn table(&mut self, head: &[&str], rows: &[Vec<String>]) {
@@ -135,6 +160,8 @@ mod tests {
         assert_eq!(grouped(0), "0");
         assert_eq!(grouped(999), "999");
         assert_eq!(grouped(1_234_567), "1,234,567");
+        assert_eq!(decimal(18_926.04), "18,926.0");
+        assert_eq!(decimal(0.05), "0.1");
         assert_eq!(percent(Some(0.987_65)), "98.8 %");
         assert_eq!(percent(None), "-");
         assert_eq!(duration(999), "999 ns");
@@ -143,6 +170,17 @@ mod tests {
         assert_eq!(bytes(4096), "4 KiB");
         assert_eq!(bytes(5000), "4.9 KiB");
         assert_eq!(bytes(u64::MAX), "16.0 EiB");
+    }
+
+    #[test]
+    fn long_labels_keep_the_column() {
+        let mut page = Page::new(80);
+        let long = "ignored.vfio_listener_region_add_skip";
+        page.values(&[("dma", "18,926".into()), (long, "24".into())]);
+        let text = page.finish();
+        let ends: Vec<usize> = text.lines().map(str::len).collect();
+        assert_eq!(ends[0], ends[1], "{text}");
+        assert!(text.contains("_skip  "), "{text}");
     }
 
     #[test]

@@ -53,13 +53,17 @@ pub(super) struct Values {
     digits: Histogram<u64>,
     /// By [`Class::index`].
     classes: [u64; 65],
+    /// Exact, which the histogram's are not.
+    least: u64,
+    most: u64,
+    sum: u128,
 }
 
 impl Default for Values {
     fn default() -> Values {
         // Fails only for more than 5 digits.
         let digits = Histogram::new(3).expect("3 digits are allowed");
-        Values { digits, classes: [0; 65] }
+        Values { digits, classes: [0; 65], least: u64::MAX, most: 0, sum: 0 }
     }
 }
 
@@ -68,6 +72,9 @@ impl Values {
         // The histogram grows as needed; up to this value it never fails.
         let _ = self.digits.record(value.min(1 << 62));
         self.classes[Class::index(value)] += 1;
+        self.least = self.least.min(value);
+        self.most = self.most.max(value);
+        self.sum += u128::from(value);
     }
 
     pub fn spread(&self) -> Spread {
@@ -75,14 +82,16 @@ impl Values {
         if h.is_empty() {
             return Spread::default();
         }
+        // The histogram rounds up, which must not go beyond the largest value.
+        let at = |quantile| h.value_at_quantile(quantile).min(self.most);
         Spread {
             count: h.len(),
-            mean: h.mean(),
-            min: h.min(),
-            p50: h.value_at_quantile(0.5),
-            p90: h.value_at_quantile(0.9),
-            p99: h.value_at_quantile(0.99),
-            max: h.max(),
+            mean: self.sum as f64 / h.len() as f64,
+            min: self.least,
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            max: self.most,
             classes: self
                 .classes
                 .iter()
@@ -97,6 +106,17 @@ impl Values {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_above_the_largest_value() {
+        let mut values = Values::default();
+        values.add(18_926);
+        let s = values.spread();
+        assert_eq!([s.min, s.p50, s.p90, s.p99, s.max], [18_926; 5]);
+        assert_eq!(s.mean, 18_926.0);
+        values.add(u64::MAX);
+        assert_eq!((values.spread().min, values.spread().max), (18_926, u64::MAX));
+    }
 
     #[test]
     fn classes_end_at_powers_of_two() {
