@@ -93,6 +93,22 @@ impl TextInput {
     /// damaged or ends early; the lines before it have been handed out.
     #[inline]
     pub fn next_line(&mut self) -> Result<Option<Line<'_>>> {
+        self.find_line()?;
+        Ok(self.lines.take())
+    }
+
+    /// The bytes of the line that [`next_line`](TextInput::next_line) will hand
+    /// out, `None` at the end.
+    ///
+    /// # Errors
+    /// As [`next_line`](TextInput::next_line).
+    pub fn peek_line(&mut self) -> Result<Option<&[u8]>> {
+        self.find_line()?;
+        Ok(self.lines.peek())
+    }
+
+    #[inline]
+    fn find_line(&mut self) -> Result<()> {
         while !self.lines.ready() {
             let next = self.blocks.as_ref().and_then(|b| b.recv().ok()).transpose();
             match next {
@@ -113,7 +129,7 @@ impl TextInput {
                 }
             }
         }
-        Ok(self.lines.take())
+        Ok(())
     }
 
     /// The next block, `None` at the end; not to be mixed with lines.

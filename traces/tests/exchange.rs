@@ -6,11 +6,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use file_common::{Dir, read};
-use ioasim_events::{DomainId, Event, Flags, Kind, Pasid, Requester, Scope};
-use ioasim_traces::exchange::{
-    Foreign, Format, ImportOptions, Selection, export, import, oracle_general, tell,
+use ioasim_events::{
+    CachingMode, DomainId, Event, Flags, Kind, OutputSpace, Pasid, Requester, Scope,
 };
-use ioasim_traces::file::{Meta, TraceReader, TraceWriter};
+use ioasim_traces::exchange::{
+    Foreign, Format, ImportOptions, Selection, export, import, no_table, oracle_general, tell,
+};
+use ioasim_traces::file::{Meta, Synthetic, TraceReader, TraceWriter};
 use ioasim_traces::generate::Control;
 use proptest::prelude::*;
 
@@ -18,6 +20,16 @@ type Marked = (Event, Option<String>);
 
 impl Dir {
     fn trace(&self, events: &[Marked]) -> TraceReader {
+        let meta = Meta {
+            importer: "test".into(),
+            notes: vec!["a \"note\", with a comma".into()],
+            child_levels: 3,
+            ..Meta::default()
+        };
+        self.trace_of(events, meta)
+    }
+
+    fn trace_of(&self, events: &[Marked], meta: Meta) -> TraceReader {
         let path = self.at("in.parquet");
         let mut writer = TraceWriter::create(&path).unwrap();
         for (e, text) in events {
@@ -26,12 +38,6 @@ impl Dir {
                 None => writer.push(e).unwrap(),
             }
         }
-        let meta = Meta {
-            importer: "test".into(),
-            notes: vec!["a \"note\", with a comma".into()],
-            child_levels: 3,
-            ..Meta::default()
-        };
         writer.finish(meta).unwrap();
         TraceReader::open(&path).unwrap()
     }
@@ -122,19 +128,37 @@ proptest! {
     #[test]
     fn what_goes_out_as_json_or_csv_comes_back(
         events in proptest::collection::vec(event(), 1..60).prop_map(timed),
+        hpa: bool,
+        caching_mode in prop_oneof![
+            Just(CachingMode::On), Just(CachingMode::Off), Just(CachingMode::Unknown),
+        ],
+        child_levels in 0..6u32,
+        note in any::<String>(),
+        workload in proptest::option::of("[a-z]{1,9}"),
     ) {
         let dir = Dir::new();
-        let reader = dir.trace(&events);
+        let synthetic = workload.map(|workload| Synthetic { workload, ..Synthetic::default() });
+        let reader = dir.trace_of(&events, Meta {
+            importer: "test".into(),
+            import_counts: [("maps_inferred".into(), 7)].into(),
+            notes: vec!["a \"note\", with a comma".into(), note],
+            output_space: if hpa { OutputSpace::Hpa } else { OutputSpace::Gpa },
+            caching_mode,
+            child_levels,
+            synthetic: synthetic.into_iter().collect(),
+            ..Meta::default()
+        });
         // Texts are cut by the file itself, at 4,096 bytes.
         let stored = marked(&reader);
         for name in ["t.jsonl", "t.csv"] {
             let path = dir.export(&reader, name);
             let back = dir.import(&path).unwrap();
             prop_assert_eq!(&marked(&back), &stored, "{}", name);
-            if name == "t.jsonl" {
-                prop_assert_eq!(&back.meta().notes, &reader.meta().notes);
-                prop_assert_eq!(back.meta().child_levels, 3);
-            }
+            // All that is known of it, but for the file that it came from.
+            let known = |r: &TraceReader| Meta {
+                sources: Vec::new(), tool: String::new(), ..r.meta().clone()
+            };
+            prop_assert_eq!(known(&back), known(&reader), "{}", name);
         }
     }
 
@@ -269,6 +293,98 @@ fn damage_is_counted_shown_and_limited() {
     let options =
         ImportOptions { format: Some(Foreign::OracleGeneral), ..ImportOptions::default() };
     assert!(dir.import_with(&path, options).unwrap_err().to_string().contains("within record 0"));
+}
+
+/// Four maps and their times.
+fn four(times: [u64; 4]) -> Vec<Marked> {
+    let map = |time_ns| Event { time_ns, addr: time_ns << 12, size: 4096, ..Event::new(Kind::Map) };
+    times.into_iter().map(|t| (map(t), None)).collect()
+}
+
+#[test]
+fn rows_with_fewer_fields_than_columns_are_damaged() {
+    let dir = Dir::new();
+    let reader = dir.trace(&four([1, 2, 3, 4]));
+    let text = std::fs::read_to_string(dir.export(&reader, "t.csv")).unwrap();
+    let cut = format!("{}21872373000,invalidate,4\n5,map\r\n", text);
+    let back = dir.import(&dir.write("cut.csv", cut.as_bytes())).unwrap();
+    assert_eq!(read(&back).unwrap().len(), 4);
+    assert_eq!(back.meta().import_counts["lines_damaged"], 2);
+    let told = |what: &str| back.meta().notes.iter().any(|n| n.contains(what));
+    assert!(told("line 6") && told("3 of 13 fields"), "{:?}", back.meta().notes);
+    // A row may have more than the header names: programs write a last comma.
+    let more = dir.import(&dir.write("more.csv", b"time,addr\n1,4096,\n2,8192,x,y\n")).unwrap();
+    assert!(!more.meta().import_counts.contains_key("lines_damaged"));
+    assert_eq!(read(&more).unwrap().iter().filter(|e| e.kind == Kind::Dma).count(), 2);
+}
+
+#[test]
+fn exports_that_end_early_are_noted() {
+    let dir = Dir::new();
+    let reader = dir.trace(&four([1, 2, 3, 4]));
+    for name in ["t.jsonl", "t.csv"] {
+        let path = dir.export(&reader, name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let cut = lines[..lines.len() - 1].join("\n");
+        let back = dir.import(&dir.write(name, cut.as_bytes())).unwrap();
+        assert_eq!(back.meta().import_counts["events_missing"], 1, "{name}");
+        let note = "INCOMPLETE: 1 of the 4 events";
+        assert!(back.meta().notes.iter().any(|n| n.starts_with(note)), "{:?}", back.meta().notes);
+        // A part that was asked for is whole.
+        let part = Selection { device: None, domain: Some(DomainId(9)) };
+        let path = dir.at(name);
+        let format = Format::of(&path).unwrap();
+        let only = Event { domain: DomainId(9), ..Event::new(Kind::Map) };
+        let reader = dir.trace(&[(only, None), (Event { domain: DomainId(8), ..only }, None)]);
+        export(&reader, &path, format, part, &mut Control::default()).unwrap();
+        let back = dir.import(&path).unwrap();
+        assert_eq!(read(&back).unwrap().len(), 1);
+        assert!(!back.meta().import_counts.contains_key("events_missing"), "{name}");
+        assert!(back.meta().notes.iter().any(|n| n.contains("of domain 9")), "{name}");
+    }
+}
+
+#[test]
+fn one_time_far_ahead_of_both_neighbours_raises_nothing() {
+    let dir = Dir::new();
+    let day = 86_400_000_000_000u64;
+    let row = |time: u64| format!("{time},4096,1\n");
+    let times = |rows: &[u64]| {
+        let text: String = rows.iter().map(|t| row(*t)).collect();
+        let path = dir.write("t.csv", format!("time_ns,addr,size\n{text}").as_bytes());
+        let back = dir.import(&path).unwrap();
+        let counts = &back.meta().import_counts;
+        let count = |name: &str| counts.get(name).copied().unwrap_or(0);
+        let numbers = (count("times_outlying"), count("times_clamped"));
+        let noted = back.meta().notes.iter().any(|n| n.contains("not believed"));
+        assert_eq!(noted, numbers.0 > 0);
+        let events = read(&back).unwrap();
+        let dma = events.iter().filter(|e| e.kind == Kind::Dma);
+        (dma.map(|e| e.time_ns).collect::<Vec<_>>(), numbers)
+    };
+    assert_eq!(times(&[10, 926 * day, 20, 30]), (vec![10, 10, 20, 30], (1, 0)));
+    assert_eq!(times(&[926 * day, 20, 30]), (vec![0, 20, 30], (1, 0)), "the first");
+    // What stays ahead is believed: a pause, times since 1970, the last event.
+    let pause = [10, day, day + 1, 3 * day];
+    assert_eq!(times(&pause), (pause.to_vec(), (0, 0)));
+    // Two in a row are not told from a pause.
+    assert_eq!(times(&[10, day, day, 20]), (vec![10, day, day, day], (0, 1)));
+}
+
+#[test]
+fn a_table_of_one_column_is_one() {
+    let dir = Dir::new();
+    let path = dir.write("a.csv", b"addr\n4096\n8192\n");
+    assert_eq!(tell(&path).unwrap(), Some(Foreign::Csv));
+    let events = read(&dir.import(&path).unwrap()).unwrap();
+    assert_eq!(events.iter().filter(|e| e.kind == Kind::Dma).count(), 2);
+    // Why others are none.
+    let why = |text: &[u8]| no_table(&dir.write("x", text)).unwrap();
+    assert!(why(b"time,size\n1,2\n").is_some_and(|w| w.contains("addr, address or iova")));
+    assert_eq!(why(b"time,addr\n1,2\n"), None);
+    assert_eq!(why(b"1@2.0:vtd_x a, b\n"), None);
+    assert_eq!(why(b""), None);
 }
 
 #[test]

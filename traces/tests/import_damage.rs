@@ -70,10 +70,105 @@ fn a_log_without_vtd_events_is_refused() {
         "{text}"
     );
     let text = error(b"", None);
-    assert!(text.contains("no VT-d event in 0 lines"), "{text}");
+    assert!(text.contains("it is empty"), "{text}");
     let other = "1@2.000000:riscv_iommu_flt 00:01.0: fault\n";
     let text = error(other.as_bytes(), None);
     assert!(text.contains("RISC-V") && text.contains("intel-iommu"), "{text}");
+}
+
+/// A stamp of QEMU's log, in us.
+fn stamped(us: u64, event: &str) -> String {
+    format!("7@{}.{:06}:{event}", us / 1_000_000, us % 1_000_000)
+}
+
+#[test]
+fn one_absurd_time_does_not_raise_those_behind_it() {
+    let start = 1_669_723_456_000_000u64;
+    let log = |absurd: u64| {
+        let line = |i: u64, us: u64| {
+            let page = 0x1000 * i;
+            let miss = format!(
+                "vtd_iotlb_page_update IOTLB page update sid 0x8 iova 0x{page:x} slpte 0x501003 domain 0x5\n"
+            );
+            let translate = format!(
+                "vtd_dmar_translate dev 00:01.00 iova 0x{page:x} -> gpa 0x501000 mask 0xfff\n"
+            );
+            stamped(us, &miss) + &stamped(start + i * 10, &translate)
+        };
+        (0..9).map(|i| line(i, if i == 4 { absurd } else { start + i * 10 })).collect::<String>()
+    };
+    let (usual, good) = import(log(start + 40).as_bytes(), None).unwrap();
+    assert_eq!(usual.count("times_outlying"), 0);
+    assert!(!usual.counts.contains_key("times_outlying"));
+    for far in [start + 80_080_068_000_000, start - 600_000_000_000_000, start + (1 << 50)] {
+        let (report, sink) = import(log(far).as_bytes(), None).unwrap();
+        assert_eq!((report.count("times_outlying"), report.count("log_seams")), (1, 0));
+        // Its own time is that of the line before; no other moves.
+        let times = |events: &[ioasim_events::Event]| {
+            events
+                .iter()
+                .map(|e| e.time_ns)
+                .filter(|t| *t != 30_000 && *t != 40_000)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(times(&sink.events), times(&good.events));
+        assert!(sink.events.iter().all(|e| e.time_ns <= 80_000));
+    }
+    // The same in a guest's trace alone, with a marker whose text must survive.
+    let line = |s: u64, text: &str| format!("  fio-7 [000] ..... {s}.000001: {text}\n");
+    let mut ftrace = line(100, "map: IOMMU: iova=0x1000 - 0x2000 paddr=0x5000 size=4096");
+    ftrace += &line(90_000_000, "tracing_mark_write: work begin");
+    ftrace += &line(101, "unmap: IOMMU: iova=0x1000 - 0x2000 size=4096 unmapped_size=4096");
+    let submit = line(102, "qi_submit: iotlb_inv dmar0: 0x300f2 0x1000 0x0 0x0");
+    for more in ["", &submit] {
+        let mut sink = MemorySink::default();
+        let text = ftrace.clone() + more;
+        let lines = || Ok(MemoryLines::new("ftrace", text.as_bytes()));
+        let (report, _) = import::kernel_trace(lines, &mut sink, &mut Options::default()).unwrap();
+        assert_eq!(report.count("times_outlying"), 1);
+        assert_eq!(sink.markers[0].1, "work begin");
+        assert!(sink.events.iter().all(|e| e.time_ns <= 2_000_000_000), "{:?}", sink.events);
+    }
+}
+
+#[test]
+fn a_bundle_with_a_log_that_ends_early_says_so() {
+    let names = ["host.qemu.log", "guest.ftrace.txt", "vmm.qemu.log", "hypervisor.ftrace.txt"];
+    let mut texts = names.map(|n| fixture(&format!("shadow-nvme-a.{n}")));
+    let incomplete = |texts: &Texts| {
+        let (report, _) = import_bundle(texts).unwrap();
+        let notes = report.notes.iter().filter(|n| n.starts_with("INCOMPLETE")).cloned();
+        (report.count("guest_descriptors_not_joined"), notes.collect::<Vec<_>>())
+    };
+    assert_eq!(incomplete(&texts), (0, Vec::new()));
+    let lines: Vec<&[u8]> = texts[2].split_inclusive(|b| *b == b'\n').collect();
+    texts[2] = lines[..lines.len() * 3 / 4].concat();
+    let (without, notes) = incomplete(&texts);
+    assert!(without > 0);
+    let note = notes.iter().find(|n| n.contains("guest's ftrace")).expect("a note");
+    assert!(note.contains(&without.to_string()) && note.contains("VMM's log"), "{note}");
+}
+
+#[test]
+fn what_is_no_log_is_told_what_was_looked_for() {
+    let refused = |name: &str, text: &str, ftrace: bool| {
+        let (log, guest) = (scratch(name), scratch("guest.ftrace"));
+        std::fs::write(&log, text).unwrap();
+        std::fs::write(&guest, "# tracer: nop\n").unwrap();
+        let inputs = Inputs::Log { log, guest_ftrace: ftrace.then_some(guest) };
+        let out = scratch("refused.parquet");
+        let why = import_to_file(&inputs, &out, &mut Options::default()).unwrap_err().to_string();
+        assert!(!out.exists());
+        why
+    };
+    let why = refused("no-addr.csv", "time,size\n1,2\n", false);
+    assert!(why.contains("looks like a CSV") && why.contains("addr, address or iova"), "{why}");
+    let why = refused("empty", "", false);
+    assert!(why.contains("it is empty") && !why.contains("-trace"), "{why}");
+    let why = refused("words", "one\ntwo\n", false);
+    assert!(why.contains("JSON lines") && why.contains("CSV"), "{why}");
+    let why = refused("join.csv", "time,addr\n1,4096\n", true);
+    assert!(why.contains("csv") && why.contains("a join needs a QEMU log"), "{why}");
 }
 
 #[test]

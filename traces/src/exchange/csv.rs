@@ -1,8 +1,8 @@
 //! Comma-separated values with named columns.
 //!
-//! Written with all columns of the native file. Read with any of them, in any
-//! order, and under some other names; a file without a column `kind` holds
-//! accesses alone.
+//! Written with all columns of the native file, and one that holds the
+//! metadata in the first row. Read with any of them, in any order, and under
+//! some other names; a file without a column `kind` holds accesses alone.
 
 mod fields;
 
@@ -11,11 +11,12 @@ use ioasim_events::{DomainId, Event, Flags, Kind, Pasid, Requester};
 use super::output::Output;
 use super::{Encoder, json_lines, refuse};
 use crate::Result;
+use crate::file::{Meta, SCHEMA};
 use crate::import::bytes::Cursor;
 pub(super) use fields::Fields;
 
 /// Columns as they are written.
-const COLUMNS: [&str; 12] = [
+const COLUMNS: [&str; 13] = [
     "time_ns",
     "kind",
     "flags",
@@ -28,10 +29,14 @@ const COLUMNS: [&str; 12] = [
     "out",
     "aux",
     "text",
+    META,
 ];
 
+/// The column of the metadata: JSON as in the first of JSON lines.
+const META: &str = "ioasim_meta";
+
 /// What a column means, and the names that are understood.
-const NAMES: [(Column, &[&str]); 14] = [
+const NAMES: [(Column, &[&str]); 15] = [
     (Column::TimeNs, &["time_ns", "time", "timestamp", "ts", "timestamp_ns"]),
     (Column::TimeS, &["time_s", "timestamp_s", "clock_time", "seconds"]),
     (Column::Kind, &["kind", "event"]),
@@ -45,6 +50,7 @@ const NAMES: [(Column, &[&str]); 14] = [
     (Column::Out, &["out", "output", "gpa", "paddr", "phys"]),
     (Column::Aux, &["aux", "hpa"]),
     (Column::Text, &["text", "marker"]),
+    (Column::Meta, &[META]),
     (Column::Op, &["op", "rw", "direction", "dir", "type"]),
 ];
 
@@ -64,19 +70,38 @@ enum Column {
     Out,
     Aux,
     Text,
+    /// The trace's metadata.
+    Meta,
     /// Direction of an access.
     Op,
+}
+
+/// What a row holds.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub event: Event,
+    /// Of a marker.
+    pub text: Option<String>,
+    /// In the first row of an exported trace.
+    pub meta: Option<Meta>,
 }
 
 /// Writes them.
 #[derive(Debug)]
 pub(super) struct Writer {
     csv: csv::Writer<Vec<u8>>,
+    /// The metadata, until the first row has it.
+    meta: String,
 }
 
 impl Writer {
-    pub fn new() -> Writer {
-        Writer { csv: csv::Writer::from_writer(Vec::new()) }
+    pub fn new(meta: &Meta) -> Writer {
+        let mut meta = meta.clone();
+        // The markers are among the rows.
+        meta.totals.markers.clear();
+        let head = json_lines::Head { schema: SCHEMA.into(), meta };
+        let meta = serde_json::to_string(&head).expect("metadata is plain data");
+        Writer { csv: csv::Writer::from_writer(Vec::new()), meta }
     }
 
     /// Hands over what was written when there is much of it.
@@ -115,7 +140,8 @@ impl Encoder for Writer {
         ];
         // A marker without a text is not one with an empty text.
         let text = text.map(|t| format!("={t}")).unwrap_or_default();
-        let all = fields.iter().map(String::as_str).chain([&*text]);
+        let meta = std::mem::take(&mut self.meta);
+        let all = fields.iter().map(String::as_str).chain([&*text, &*meta]);
         self.csv.write_record(all).map_err(|e| refuse(out.path(), e.to_string()))?;
         self.drain(out, 1 << 16)
     }
@@ -157,18 +183,19 @@ impl Columns {
         Ok(Columns { all, accesses_only })
     }
 
-    /// A row as an event and its text. Accesses alone have domain 1 and device
+    /// A row that has a field for every column. Accesses alone have domain 1 and device
     /// 00:01.0 where no column tells.
     ///
     /// # Errors
     /// One sentence that names the column.
-    pub fn event<'a>(
-        &self,
-        row: impl Iterator<Item = &'a [u8]>,
-    ) -> Result<(Event, Option<String>), String> {
+    pub fn event<'a>(&self, row: impl Iterator<Item = &'a [u8]>) -> Result<Row, String> {
         let mut e = self.empty();
-        let mut text = None;
-        for (column, field) in self.all.iter().zip(row) {
+        let (mut text, mut meta) = (None, None);
+        let mut row = row.fuse();
+        for (i, column) in self.all.iter().enumerate() {
+            let Some(field) = row.next() else {
+                return Err(self.cut(i));
+            };
             let Some(column) = column else { continue };
             if field.is_empty() {
                 continue;
@@ -208,6 +235,7 @@ impl Columns {
                     // As exported, with the blanks at its ends.
                     text = Some(whole.strip_prefix('=').unwrap_or(field).to_string());
                 }
+                Column::Meta => meta = Some(json_lines::head(field)?),
                 Column::Op => match field.to_ascii_lowercase().as_str() {
                     "r" | "read" | "to_device" | "get" => e.flags = e.flags.with(Flags::READ),
                     "w" | "write" | "from_device" | "set" => e.flags = e.flags.with(Flags::WRITE),
@@ -216,7 +244,13 @@ impl Columns {
                 },
             }
         }
-        Ok((e, text))
+        Ok(Row { event: e, text, meta })
+    }
+
+    /// Why a row with fewer fields than columns is none.
+    fn cut(&self, fields: usize) -> String {
+        let columns = self.all.len();
+        format!("it has {fields} of {columns} fields; the file or the line was cut")
     }
 
     /// What a row is that leaves everything open.
@@ -235,7 +269,7 @@ impl Columns {
     pub fn plain(&self, line: &[u8], last: &mut LastDevice) -> Option<Event> {
         let mut e = self.empty();
         let mut c = Cursor::new(line);
-        for column in &self.all {
+        for (i, column) in self.all.iter().enumerate() {
             let next = *c.rest().first().unwrap_or(&b'\r');
             if next != b',' && next != b'\r' {
                 match column {
@@ -244,7 +278,8 @@ impl Columns {
                 }
             }
             if !c.try_lit(b",") {
-                return matches!(c.rest(), b"" | b"\r").then_some(e);
+                let whole = i + 1 == self.all.len();
+                return (whole && matches!(c.rest(), b"" | b"\r")).then_some(e);
             }
         }
         // There are more fields than columns: they mean nothing.
@@ -287,7 +322,7 @@ impl Columns {
                 b"w" | b"W" | b"write" | b"WRITE" => e.flags = e.flags.with(Flags::WRITE),
                 _ => return None,
             },
-            Column::TimeS | Column::Text => return None,
+            Column::TimeS | Column::Text | Column::Meta => return None,
         }
         Some(())
     }

@@ -87,6 +87,18 @@ pub(super) fn kind_of(name: &[u8]) -> Option<Kind> {
     }
 }
 
+/// The metadata in a CSV file's first row.
+pub(super) fn head(text: &str) -> Result<Meta, String> {
+    let head: Head = serde_json::from_str(text).map_err(|e| format!("metadata: {e}"))?;
+    match head.schema.as_str() {
+        SCHEMA => Ok(head.meta),
+        other => {
+            let other: String = other.chars().take(60).collect();
+            Err(format!("metadata of the schema {other}, not {SCHEMA}"))
+        }
+    }
+}
+
 /// Writes them.
 #[derive(Debug)]
 pub(super) struct Writer {

@@ -25,10 +25,12 @@ use std::path::Path;
 use ioasim_events::{DomainId, Event, Kind, Requester};
 
 pub use output::{Output, Written};
-pub use read::{ByteSource, Foreign, ImportOptions, MemoryBytes, import, import_events, tell};
+pub use read::{
+    ByteSource, Foreign, ImportOptions, MemoryBytes, import, import_events, no_table, tell,
+};
 pub use sql::queries;
 
-use crate::file::TraceReader;
+use crate::file::{Meta, Totals, TraceReader};
 use crate::generate::Control;
 use crate::{Error, Result};
 
@@ -74,6 +76,17 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// What people should know of a trace that is only a part of another.
+    fn note(&self) -> String {
+        let device = self.device.map(|d| format!("of device {d}"));
+        let domain = self.domain.map(|d| format!("of domain {}", d.0));
+        let of: Vec<String> = [device, domain].into_iter().flatten().collect();
+        format!(
+            "A part: only events {} were exported; the importer's counts are of the whole trace.",
+            of.join(" and ")
+        )
+    }
+
     /// True if the event belongs to it. Events without a device (maps) stay if
     /// only a device is asked for; so do events without a domain if only a
     /// domain is.
@@ -106,8 +119,8 @@ pub fn export(
         _ => output::Output::create(output)?,
     };
     let mut encoder: Box<dyn Encoder> = match format {
-        Format::JsonLines => Box::new(json_lines::Writer::new(reader.meta())?),
-        Format::Csv => Box::new(csv::Writer::new()),
+        Format::JsonLines => Box::new(json_lines::Writer::new(&meta_of(reader, selection))?),
+        Format::Csv => Box::new(csv::Writer::new(&meta_of(reader, selection))),
         Format::OracleGeneral => Box::new(oracle_general::Writer::default()),
         Format::Perfetto => Box::new(perfetto::Writer::new(reader.meta())),
     };
@@ -128,6 +141,17 @@ pub fn export(
     let records = encoder.end(&mut out)?.unwrap_or(events);
     let bytes = out.finish()?;
     Ok(Written { events, records, bytes })
+}
+
+/// The metadata of what goes out.
+fn meta_of(reader: &TraceReader, selection: Selection) -> Meta {
+    let mut meta = reader.meta().clone();
+    if selection != Selection::default() {
+        // Of a part they are not true, and how many events it has is not known yet.
+        meta.totals = Totals::default();
+        meta.notes.push(selection.note());
+    }
+    meta
 }
 
 /// One format's writer.

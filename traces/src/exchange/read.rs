@@ -74,6 +74,32 @@ const SNIFF: usize = 1 << 16;
 /// # Errors
 /// If it cannot be read.
 pub fn tell(path: &Path) -> Result<Option<Foreign>> {
+    Ok(tell_bytes(&head(path)?))
+}
+
+/// Why a file that looks like a table of comma-separated values is none that
+/// can be imported; nothing if it does not look like one, or can be.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn no_table(path: &Path) -> Result<Option<String>> {
+    let head = head(path)?;
+    let line = head.split(|b| *b == b'\n').next().unwrap_or_default().trim_ascii();
+    let name = |field: &[u8]| {
+        let field = field.trim_ascii();
+        let word = |b: &u8| b.is_ascii_alphanumeric() || b"_- \"".contains(b);
+        !field.is_empty() && field.len() <= 64 && field.iter().all(word)
+    };
+    let columns = || line.split(|b| *b == b',');
+    if !line.contains(&b',') || !columns().all(name) {
+        return Ok(None);
+    }
+    let why = csv::Columns::of(columns()).err();
+    Ok(why.map(|why| format!("its first line looks like a CSV's, but {why}")))
+}
+
+/// A file's beginning, decompressed.
+fn head(path: &Path) -> Result<Vec<u8>> {
     let mut input = open_bytes(path)?;
     let mut head = vec![0; SNIFF];
     let mut n = 0;
@@ -85,7 +111,7 @@ pub fn tell(path: &Path) -> Result<Option<Foreign>> {
         }
     }
     head.truncate(n);
-    Ok(tell_bytes(&head))
+    Ok(head)
 }
 
 fn tell_bytes(head: &[u8]) -> Option<Foreign> {
@@ -103,9 +129,14 @@ fn tell_bytes(head: &[u8]) -> Option<Foreign> {
     if translation(0) && (head.len() < 96 || translation(48)) {
         return Some(Foreign::HypersioBinary);
     }
-    if trimmed.contains(&b',') && trimmed.is_ascii() && !trimmed.contains(&0) {
+    if trimmed.is_ascii() && !trimmed.contains(&0) {
         let header = trimmed.split(|b| *b == b',');
-        return csv::Columns::of(header).is_ok().then_some(Foreign::Csv);
+        if csv::Columns::of(header).is_ok() {
+            return Some(Foreign::Csv);
+        }
+        if trimmed.contains(&b',') {
+            return None;
+        }
     }
     // Times that do not decrease, and next requests that lie ahead; no text has
     // eight bytes that are such a number.
@@ -139,8 +170,8 @@ pub fn import(
         None => tell(path)?.ok_or_else(|| {
             refuse(
                 path,
-                "it is no JSON lines, CSV, oracleGeneral or HyperSIO trace; name the \
-                          format with --format",
+                "it is no JSON lines, CSV (with a column addr, address or iova), oracleGeneral or \
+                 HyperSIO trace; name the format with --format",
             )
         })?,
     };
@@ -174,29 +205,53 @@ pub fn import_events<R: ByteSource, S: EventSink>(
     }
     match format {
         Foreign::JsonLines => text::json(input, &mut sink, &mut meta)?,
-        Foreign::Csv => text::table(input, &mut sink, options.maps)?,
+        Foreign::Csv => text::table(input, &mut sink, &mut meta, options.maps)?,
         Foreign::OracleGeneral => records::oracle(input, &mut sink, options.dense_ids)?,
         Foreign::HypersioText => text::hypersio(input, &mut sink)?,
         Foreign::HypersioBinary => records::hypersio(input, &mut sink)?,
     }
+    sink.finish()?;
     if sink.records == sink.damaged {
         let why = format!("it holds no event of the format {}", format.name());
         return Err(refuse(&sink.path, why));
     }
     meta.tool = concat!("ioasim ", env!("CARGO_PKG_VERSION")).into();
-    let whole = format == Foreign::JsonLines && !meta.importer.is_empty();
+    let whole = !meta.importer.is_empty();
     if !whole {
         meta.created_by = "trace import".into();
         meta.importer = format!("import {}", format.name());
     }
+    let read = sink.records - sink.damaged;
+    let missing = meta.totals.events.saturating_sub(read);
     let counts = [
         ("records", sink.records),
         ("lines_damaged", sink.damaged),
+        ("events_missing", missing),
         ("times_clamped", sink.clamped),
+        ("times_outlying", sink.outlying),
         ("maps_inferred", sink.maps),
     ];
     for (name, n) in counts.into_iter().filter(|c| c.1 > 0 && !(whole && c.0 == "records")) {
         *meta.import_counts.entry(name.into()).or_default() += n;
+    }
+    if missing > 0 {
+        meta.notes.push(format!(
+            "INCOMPLETE: {missing} of the {} events that its head tells of are missing; copy or export it again.",
+            meta.totals.events
+        ));
+    }
+    if sink.clamped > 0 {
+        meta.notes.push(format!(
+            "{} times were before the one in front of them and were raised to it.",
+            sink.clamped
+        ));
+    }
+    if sink.outlying > 0 {
+        meta.notes.push(format!(
+            "{} times were more than an hour ahead of those before and behind them and were not believed; \
+             their events have the time of the one before.",
+            sink.outlying
+        ));
     }
     if let Some(damage) = &sink.first_damage {
         meta.notes.push(format!("Damaged and left out, the first of {}: {damage}.", sink.damaged));

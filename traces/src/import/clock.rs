@@ -6,6 +6,9 @@ use std::collections::VecDeque;
 /// Steps back up to this are the jitter of threads that took their stamps
 /// before they got at the file; larger ones are a new recording, 200 ms.
 const JITTER_NS: i64 = 200_000_000;
+/// Steps beyond this, forwards or back, are believed only if the next line does
+/// not go on where the clock was: one hour.
+pub const OUTLYING_NS: i64 = 3_600_000_000_000;
 /// Distance of records without time stamps, 1 us.
 const UNTIMED_NS: i64 = 1_000;
 
@@ -19,6 +22,8 @@ pub(crate) struct Clock {
     pub(crate) seams: u64,
     /// Stamps that were moved up to their predecessor.
     pub(crate) clamped: u64,
+    /// Stamps far from both neighbours, which were not believed.
+    pub(crate) outlying: u64,
 }
 
 /// A reading of [`Clock`].
@@ -39,6 +44,30 @@ impl Clock {
     /// True if any stamp was seen.
     pub(crate) fn timed(&self) -> bool {
         self.shift.is_some()
+    }
+
+    /// True if a stamp is so far from the one before that the next line's should
+    /// be asked as well ([`Clock::tick_beside`]).
+    #[inline]
+    pub(crate) fn doubts(&self, stamp: Option<i64>) -> bool {
+        let (Some(stamp), Some(shift)) = (stamp, self.shift) else { return false };
+        stamp.wrapping_add(shift).abs_diff(self.last) > OUTLYING_NS.unsigned_abs()
+    }
+
+    /// The time of a doubtful record; `next` is the stamp of the line behind
+    /// it. If that one goes on where the clock was, this one is a mistake (a
+    /// flipped bit): the record gets the time of the one before.
+    #[cold]
+    pub(crate) fn tick_beside(&mut self, stamp: Option<i64>, next: Option<i64>) -> Tick {
+        let goes_on = next.zip(self.shift).is_some_and(|(next, shift)| {
+            let step = i128::from(next) + i128::from(shift) - i128::from(self.last);
+            (-i128::from(JITTER_NS)..=i128::from(OUTLYING_NS)).contains(&step)
+        });
+        if !goes_on {
+            return self.tick(stamp);
+        }
+        self.outlying += 1;
+        Tick { time: self.last, seam: false }
     }
 
     /// The time of a record with this stamp.
@@ -180,6 +209,33 @@ mod tests {
         assert_eq!(at(5 * s), (2 * s, true));
         assert_eq!(at(6 * s), (3 * s, false));
         assert_eq!((c.seams, c.clamped), (1, 1));
+    }
+
+    #[test]
+    fn one_stamp_far_from_both_neighbours_is_not_believed() {
+        let s = 1_000_000_000;
+        let day = 86_400 * s;
+        // What follows, ahead or behind, decides.
+        for far in [80_080_068 * s, -80_080_068 * s] {
+            let mut c = Clock::default();
+            c.tick(Some(5 * s));
+            assert!(!c.doubts(Some(5 * s + OUTLYING_NS)) && !c.doubts(None));
+            assert!(c.doubts(Some(5 * s + far)));
+            assert_eq!(c.tick_beside(Some(5 * s + far), Some(6 * s)).time, 0);
+            assert!(!c.doubts(Some(6 * s)));
+            assert_eq!(c.tick(Some(6 * s)), Tick { time: s, seam: false });
+            assert_eq!((c.outlying, c.seams, c.clamped), (1, 0, 0));
+        }
+        // A machine that was asleep, another recording, the end of the log.
+        for (stamp, next, want) in [
+            (day, Some(day + 1), Tick { time: day - 5 * s, seam: false }),
+            (-day, Some(-day + 1), Tick { time: 0, seam: true }),
+            (day, None, Tick { time: day - 5 * s, seam: false }),
+        ] {
+            let mut c = Clock::default();
+            c.tick(Some(5 * s));
+            assert_eq!((c.tick_beside(Some(stamp), next), c.outlying), (want, 0));
+        }
     }
 
     #[test]

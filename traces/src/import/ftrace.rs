@@ -109,7 +109,24 @@ impl<L: LineSource> FtReader<L> {
             }
         };
         self.counts.events += 1;
-        let tick = self.clock.tick(Some(prefix.time));
+        let stamp = Some(prefix.time);
+        let copy;
+        let (tick, event) = if self.clock.doubts(stamp) {
+            // A marker's text lies in the line, which goes when the next is read.
+            copy = if let Event::Marker(text) = event { text.to_vec() } else { Vec::new() };
+            let event = match event {
+                Event::Marker(_) => Event::Marker(&copy),
+                Event::Map { iova, size, out } => Event::Map { iova, size, out },
+                Event::Unmap { iova, size } => Event::Unmap { iova, size },
+                Event::QiSubmit { qw0, qw1 } => Event::QiSubmit { qw0, qw1 },
+                Event::AttachDevice => Event::AttachDevice,
+            };
+            let next = self.lines.peek_line()?;
+            let next = next.and_then(|line| ftrace_line::split(line).ok()).map(|l| l.0.time);
+            (self.clock.tick_beside(stamp, next), event)
+        } else {
+            (self.clock.tick(stamp), event)
+        };
         let seam = self.seam | tick.seam;
         let before = window.end();
         let rec = |kind| FtRec { seam, ..FtRec::new(kind, tick.time, prefix.cpu, prefix.pid) };

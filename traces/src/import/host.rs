@@ -148,7 +148,13 @@ impl<L: LineSource, S: EventSink> Import<L, S> {
                 Line::Event(qemu_line::Event::Lost(n)) => self.counts.lost += n,
                 Line::Event(event) if event.is_host_side() => {
                     self.counts.events_read += 1;
-                    time = self.clock.tick(stamp.time).time;
+                    time = if self.clock.doubts(stamp.time) {
+                        let next = self.lines.peek_line()?;
+                        let next = next.and_then(|line| qemu_line::parse(line).0.time);
+                        self.clock.tick_beside(stamp.time, next).time
+                    } else {
+                        self.clock.tick(stamp.time).time
+                    };
                     self.event(stamp.tid, time, event)?;
                 }
                 Line::Event(_) => self.diag.ignored(b"(event of an emulated IOMMU)"),

@@ -16,6 +16,13 @@ pub trait LineSource {
     /// # Errors
     /// Whatever the file system or the decompressor reports.
     fn next_line(&mut self) -> Result<Option<Line<'_>>>;
+    /// The bytes of the line that is next, if they can be had without taking it.
+    ///
+    /// # Errors
+    /// As [`next_line`](LineSource::next_line).
+    fn peek_line(&mut self) -> Result<Option<&[u8]>> {
+        Ok(None)
+    }
     /// Name for messages.
     fn path(&self) -> &Path;
     /// Bytes of the stored file read so far, and its size.
@@ -25,6 +32,10 @@ pub trait LineSource {
 impl LineSource for TextInput {
     fn next_line(&mut self) -> Result<Option<Line<'_>>> {
         TextInput::next_line(self)
+    }
+
+    fn peek_line(&mut self) -> Result<Option<&[u8]>> {
+        TextInput::peek_line(self)
     }
 
     fn path(&self) -> &Path {
@@ -63,6 +74,12 @@ impl LineSource for MemoryLines<'_> {
         self.number += 1;
         let bytes = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
         Ok(Some(Line { number: self.number, bytes, truncated: false }))
+    }
+
+    fn peek_line(&mut self) -> Result<Option<&[u8]>> {
+        let rest = &self.text[self.at..];
+        let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+        Ok((!rest.is_empty()).then(|| &rest[..end]))
     }
 
     fn path(&self) -> &Path {

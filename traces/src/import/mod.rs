@@ -45,6 +45,7 @@ mod virtio;
 mod votes;
 mod window;
 
+pub(crate) use clock::OUTLYING_NS;
 pub use host::host_log;
 pub use kernel::kernel_trace;
 pub use lines::{EventSink, LineSource, MemoryLines, MemorySink};

@@ -200,6 +200,25 @@ fn count<H: LineSource, G: LineSource, V: LineSource, K: LineSource, S: EventSin
     for aligner in descriptors.into_iter().flatten().chain([&b.shadow_ops]) {
         report.clocks_stepped(aligner.steps, aligner.largest_step);
     }
+    report.times_outlying(
+        b.host.clock().outlying
+            + b.vmm.clock().outlying
+            + b.guest.reader.clock().outlying
+            + b.hypervisor.reader.clock().outlying,
+    );
+    for (aligner, what, ftrace, log) in [
+        (b.guest.pairing.descriptors(), "invalidation descriptors", "guest's", "VMM's"),
+        (b.hypervisor.pairing.descriptors(), "invalidation descriptors", "hypervisor's", "host's"),
+        (Some(&b.shadow_ops), "shadow operations", "hypervisor's", "VMM's"),
+    ] {
+        let Some(aligner) = aligner.filter(|a| a.second_unmatched > 0) else { continue };
+        report.notes.push(format!(
+            "INCOMPLETE: {} of the {} {what} in the {ftrace} ftrace were not found in the {log} log; one of the two \
+             ends early or has gaps, and what happened there is guessed.",
+            aligner.second_unmatched,
+            aligner.matched + aligner.second_unmatched
+        ));
+    }
     if c.regions_pulled > 0 {
         report.counts.insert("regions_moved_before_their_maps".into(), c.regions_pulled);
     }

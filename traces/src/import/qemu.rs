@@ -175,7 +175,13 @@ impl<L: LineSource> LogReader<L> {
         match parsed {
             Line::Event(event) => {
                 self.expect(event)?;
-                let tick = self.clock.tick(stamp.time);
+                let tick = if self.clock.doubts(stamp.time) {
+                    let next = self.lines.peek_line()?;
+                    let next = next.and_then(|line| qemu_line::parse(line).0.time);
+                    self.clock.tick_beside(stamp.time, next)
+                } else {
+                    self.clock.tick(stamp.time)
+                };
                 self.seam |= tick.seam;
                 let before = window.end();
                 self.counts.iommu_events += u64::from(!event.is_host_side());

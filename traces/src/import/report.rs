@@ -115,6 +115,13 @@ impl ImportReport {
         }
     }
 
+    /// Counts stamps that were not believed; nothing where there are none.
+    pub(crate) fn times_outlying(&mut self, n: u64) {
+        if n > 0 {
+            *self.counts.entry("times_outlying".into()).or_default() += n;
+        }
+    }
+
     /// Share of the guest's map and unmap events whose domain is known, in
     /// percent: (by evidence or a unique choice, including best guesses).
     /// `None` without such events.

@@ -61,6 +61,8 @@ fn finish<L: LineSource, F: LineSource, S: EventSink>(
     let mut report = ImportReport { output_space: OutputSpace::Gpa, ..ImportReport::default() };
     check(&join)?;
     count(&join, &mut report);
+    let of_guest = join.guest.as_ref().map_or(0, |g| g.reader.clock().outlying);
+    report.times_outlying(join.log.clock().outlying + of_guest);
     let Join { log, guest, diag, .. } = join;
     diag.finish(&mut report);
     Ok((report, log, guest))
@@ -129,14 +131,16 @@ fn check<L: LineSource, F: LineSource, S: EventSink>(join: &Join<L, F, S>) -> Re
 /// Why a file is refused as a QEMU log.
 pub(crate) fn no_iommu_event(lines: u64, other: Option<&str>) -> String {
     match other {
+        _ if lines == 0 => "it is empty; a recording belongs there".into(),
         Some(other) => format!(
             "no event of VT-d, AMD-Vi or SMMUv3 in {lines} lines, but events of {other}, which cannot be imported \
              yet; record with -device intel-iommu, -device amd-iommu or -machine virt,iommu=smmuv3"
         ),
         None => format!(
             "no VT-d event in {lines} lines, nor one of AMD-Vi or SMMUv3 (looked for vtd_iotlb_page_hit, \
-             vtd_iotlb_page_update, vtd_dmar_translate, vtd_inv_desc*, amdvi_*, smmu_*, smmuv3_*); record with \
-             -trace 'vtd_*' -D FILE and QEMU's log backend"
+             vtd_iotlb_page_update, vtd_dmar_translate, vtd_inv_desc*, amdvi_*, smmu_*, smmuv3_*), of virtio-iommu, VFIO \
+             or a kernel's trace, and neither JSON lines nor a CSV with a column addr, address or iova; record with \
+             -trace 'vtd_*' -D FILE and QEMU's log backend, or name another format with --format"
         ),
     }
 }

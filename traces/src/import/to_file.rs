@@ -8,6 +8,7 @@ use super::nested::BundleInputs;
 use super::report::{ImportReport, Options};
 use super::{ftrace_line, host, nested, qemu_line, single};
 use crate::Result;
+use crate::exchange;
 use crate::file::{Meta, Source, Summary, TraceWriter};
 use crate::input::open_text;
 
@@ -109,6 +110,11 @@ pub fn import_to_file(
         Inputs::Log { log, .. } => sniff(log)?,
         Inputs::Bundle(_) => TextKind::Unknown,
     };
+    if let (Inputs::Log { log, .. }, TextKind::Unknown) = (inputs, kind)
+        && let Some(why) = exchange::no_table(log)?
+    {
+        return Err(import_error(log, why));
+    }
     let mut writer = TraceWriter::create(output)?;
     let (mut report, sources, importer) = match inputs {
         Inputs::Log { log, guest_ftrace: None } if kind == TextKind::Ftrace => {
@@ -202,6 +208,16 @@ fn expect_log(path: &Path, role: &str) -> Result<()> {
                 "this is an ftrace text, but it was given {role}; a QEMU log belongs there (vtd_* events)"
             ),
         )),
+        TextKind::Unknown => match exchange::tell(path)? {
+            Some(format) => Err(import_error(
+                path,
+                format!(
+                    "its format is {}, but a join needs a QEMU log (vtd_*, amdvi_*, smmu*); import it alone",
+                    format.name()
+                ),
+            )),
+            None => Ok(()),
+        },
         _ => Ok(()),
     }
 }
@@ -269,6 +285,13 @@ fn remarks(report: &mut ImportReport) {
             "A clock stepped against another {steps} times, by up to {:.3} s (a machine was paused, or its clock set): \
              order follows the common operations, times between the last one before and the first one after a step are guesses.",
             report.count("clock_step_largest_ns") as f64 / 1e9
+        ));
+    }
+    let outlying = report.count("times_outlying");
+    if outlying > 0 {
+        notes.push(format!(
+            "{outlying} time stamps were more than an hour away from those before and behind them and were not \
+             believed; their events have the time of the one before."
         ));
     }
     let seams = report.count("log_seams");

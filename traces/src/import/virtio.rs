@@ -147,11 +147,11 @@ impl<L: LineSource, S: EventSink> Import<L, S> {
             match parsed {
                 Line::Event(event) => {
                     self.counts.events_read += 1;
-                    let time = self.clock.tick(stamp.time).time;
+                    let time = self.time(stamp)?;
                     self.event(stamp.tid, time, event)?;
                 }
                 Line::Qemu(event) => {
-                    let time = self.clock.tick(stamp.time).time;
+                    let time = self.time(stamp)?;
                     self.host_side(time, event)?;
                 }
                 Line::Other(name) => self.diag.ignored(name),
@@ -165,6 +165,16 @@ impl<L: LineSource, S: EventSink> Import<L, S> {
         self.end_request()?;
         self.parent.settle();
         self.write_parent(0)
+    }
+
+    /// The time of the line with this stamp.
+    #[inline]
+    fn time(&mut self, stamp: qemu_line::Stamp) -> Result<i64> {
+        if !self.clock.doubts(stamp.time) {
+            return Ok(self.clock.tick(stamp.time).time);
+        }
+        let next = self.lines.peek_line()?.and_then(|next| line::parse(next).0.time);
+        Ok(self.clock.tick_beside(stamp.time, next).time)
     }
 
     /// What VFIO's listener tells of the parent's table.
@@ -225,6 +235,7 @@ impl<L: LineSource, S: EventSink> Import<L, S> {
         self.parent.counts.add_to(&mut |name, n| {
             report.counts.insert(name.into(), n);
         });
+        report.times_outlying(self.clock.outlying);
         if !self.clock.timed() {
             report.notes.push("The log has no time stamps: events are 1 us apart.".into());
         }

@@ -114,6 +114,15 @@ impl Lines {
         Some(Line { number: self.number, bytes, truncated })
     }
 
+    /// The bytes of that line, which is left where it is.
+    pub fn peek(&self) -> Option<&[u8]> {
+        match self.next {
+            Next::Unknown => None,
+            Next::InBlock(end) => Some(&self.block[self.at..end]),
+            Next::Carried => Some(&self.carry),
+        }
+    }
+
     /// Appends the block from `at` to `end` to the carried line.
     fn extend_carry(&mut self, end: usize) {
         let part = &self.block[self.at..end];

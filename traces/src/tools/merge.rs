@@ -10,7 +10,7 @@ use ioasim_events::{Chunk, Event, Kind};
 use super::names::Names;
 use super::{refuse, source};
 use crate::Result;
-use crate::file::{ChunkStream, Markers, Meta, Summary, TraceReader, TraceWriter};
+use crate::file::{ChunkStream, Markers, Meta, Summary, Synthetic, TraceReader, TraceWriter};
 use crate::generate::Control;
 
 /// How inputs become one.
@@ -143,9 +143,13 @@ pub fn merge(
         child_levels: readers.iter().map(|r| r.meta().child_levels).max().unwrap_or(0),
         ..Meta::default()
     };
+    // Of a merge with a recording it is not true that nothing was recorded.
+    let made_up = |r: &&TraceReader| r.meta().synthetic.iter().any(|s| s.guest);
+    let all_made_up = readers.iter().all(|r| made_up(&r));
     for reader in readers {
         meta.sources.push(source(reader)?);
-        meta.synthetic.extend(reader.meta().synthetic.iter().cloned());
+        let synthetic = reader.meta().synthetic.iter().cloned();
+        meta.synthetic.extend(synthetic.map(|s| Synthetic { guest: s.guest && all_made_up, ..s }));
         for note in &reader.meta().notes {
             meta.notes.push(format!("{}: {note}", reader.path().display()));
         }

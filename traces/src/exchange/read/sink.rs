@@ -10,7 +10,7 @@ use crate::Result;
 use crate::exchange::dma_only::Mapper;
 use crate::exchange::refuse;
 use crate::generate::Control;
-use crate::import::EventSink;
+use crate::import::{EventSink, OUTLYING_NS};
 
 /// Where an event stands in its file.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +39,10 @@ pub(super) struct Sink<'a, 'b, S> {
     last_ns: u64,
     pub maps: u64,
     pub clamped: u64,
+    pub outlying: u64,
+    /// An event far ahead of the one before, until the next one shows whether
+    /// its time is to be believed.
+    held: Option<(Event, Option<String>, Place)>,
     pub records: u64,
     pub damaged: u64,
     max_errors: u64,
@@ -55,6 +59,8 @@ impl<'a, 'b, S: EventSink> Sink<'a, 'b, S> {
             last_ns: 0,
             maps: 0,
             clamped: 0,
+            outlying: 0,
+            held: None,
             records: 0,
             damaged: 0,
             max_errors,
@@ -62,13 +68,42 @@ impl<'a, 'b, S: EventSink> Sink<'a, 'b, S> {
         }
     }
 
-    /// Writes an event, unless it cannot be one.
+    /// Takes an event, unless it cannot be one.
     #[inline]
-    pub fn event(&mut self, mut e: Event, text: Option<&str>, place: Place) -> Result<()> {
+    pub fn event(&mut self, e: Event, text: Option<&str>, place: Place) -> Result<()> {
         if e.time_ns > i64::MAX as u64 || e.cpu as i16 as i32 != e.cpu {
             let why = "its time does not fit 63 bits, or its CPU 16";
             return self.damage(place, why);
         }
+        if self.held.is_some() {
+            self.release(Some(e.time_ns))?;
+        }
+        if e.time_ns.saturating_sub(self.last_ns) > OUTLYING_NS.unsigned_abs() {
+            self.held = Some((e, text.map(str::to_owned), place));
+            return Ok(());
+        }
+        self.write(e, text, place)
+    }
+
+    /// Writes the event that waits; `next` is the time behind it. One far ahead
+    /// of both neighbours is a mistake, and must not raise those that follow.
+    #[cold]
+    fn release(&mut self, next: Option<u64>) -> Result<()> {
+        let Some((mut e, text, place)) = self.held.take() else { return Ok(()) };
+        if next.is_some_and(|next| e.time_ns.saturating_sub(next) > OUTLYING_NS.unsigned_abs()) {
+            e.time_ns = self.last_ns;
+            self.outlying += 1;
+        }
+        self.write(e, text.as_deref(), place)
+    }
+
+    /// The input has ended.
+    pub fn finish(&mut self) -> Result<()> {
+        self.release(None)
+    }
+
+    #[inline]
+    fn write(&mut self, mut e: Event, text: Option<&str>, place: Place) -> Result<()> {
         if e.time_ns < self.last_ns {
             e.time_ns = self.last_ns;
             self.clamped += 1;

@@ -61,6 +61,7 @@ const MAX_ROW: usize = 1 << 16;
 pub(super) fn table<R: ByteSource, S: EventSink>(
     input: R,
     sink: &mut Sink<'_, '_, S>,
+    meta: &mut Meta,
     maps: bool,
 ) -> Result<()> {
     let mut lines = Lines::new(input);
@@ -98,7 +99,14 @@ pub(super) fn table<R: ByteSource, S: EventSink>(
                 sink.damage(place, "a quoted field does not end")?;
             }
             Some(columns) => match columns.event(fields.iter()) {
-                Ok((e, text)) => sink.event(e, text.as_deref(), place)?,
+                Ok(row) => {
+                    if let Some(found) = row.meta
+                        && sink.records == 0
+                    {
+                        *meta = found;
+                    }
+                    sink.event(row.event, row.text.as_deref(), place)?;
+                }
                 Err(why) => sink.damage(place, &why)?,
             },
         }

@@ -45,6 +45,7 @@ impl<L: LineSource, S: EventSink> Import<L, S> {
         self.parent.counts.add_to(&mut |name, n| {
             report.counts.insert(name.into(), n);
         });
+        report.times_outlying(self.clock.outlying);
         if !self.clock.timed() {
             report.notes.push("The log has no time stamps: events are 1 us apart.".into());
         }

@@ -159,6 +159,7 @@ impl<L: LineSource, S: EventSink> Plain<L, S> {
             report.counts.insert(name.into(), n);
         }
         report.notes.push("No invalidation is recorded.".into());
+        report.times_outlying(self.clock.outlying);
         if c.by_device < c.maps + c.unmaps {
             report.notes.push(
                 "Where no dma:* event names a device, domains are the first in which the pages fit.".into(),
@@ -175,7 +176,14 @@ impl<L: LineSource, S: EventSink> Plain<L, S> {
     }
 
     fn found(&mut self, prefix: Prefix, found: Found) -> Result<()> {
-        let time = self.clock.tick(Some(prefix.time)).time;
+        let stamp = Some(prefix.time);
+        let time = if self.clock.doubts(stamp) {
+            let next = self.lines.peek_line()?;
+            let next = next.and_then(|line| ftrace_line::split(line).ok()).map(|l| l.0.time);
+            self.clock.tick_beside(stamp, next).time
+        } else {
+            self.clock.tick(stamp).time
+        };
         let mut event = Event::new(Kind::Marker);
         event.time_ns = u64::try_from(time).unwrap_or(0);
         self.now_ns = event.time_ns;
