@@ -122,15 +122,20 @@ impl<'a> Timeline<'a> {
     /// as far as there is room.
     pub(super) fn marks(&self, c: &Canvas<'_>, frame: Frame, named: bool) -> Result<()> {
         let mut free = frame.x0 - 40;
-        for m in &self.markers {
-            let x = self.x(frame, m.time_ns as f64 / self.unit_ns as f64);
+        let at = |m: &Marker| self.x(frame, m.time_ns as f64 / self.unit_ns as f64);
+        for (i, m) in self.markers.iter().enumerate() {
+            let x = at(m);
             c.line(&[(x, frame.y0), (x, frame.y1)], Role::Mark, 1)?;
             if !named {
                 continue;
             }
-            let text = c.fit(&clean(&m.text), 130);
+            // Half of the way to the next one belongs to that one's name.
+            let end = self.markers.get(i + 1).map_or(frame.x1, |next| x.midpoint(at(next)));
+            let start = free.max(frame.x0 - 40);
+            let text = c.fit(&clean(&m.text), (end - start).max(130));
             let half = c.text_width(&text) / 2;
-            let middle = x.clamp(frame.x0 + half, (frame.x1 - half).max(frame.x0 + half));
+            let end = end.max(start + 2 * half);
+            let middle = x.clamp(start + half, end - half);
             if middle - half >= free {
                 c.text((middle, frame.y0 - c.text / 2 - 4), &text, Anchor::Middle, Role::Quiet)?;
                 free = middle + half + 12;
