@@ -81,6 +81,14 @@ pub enum Error {
         /// The key and the place.
         reason: String,
     },
+    /// Its numbers contradict each other, or there are none.
+    #[error("{name} cannot be reported: {reason}; replay the trace again to get a whole result")]
+    Content {
+        /// The file.
+        name: String,
+        /// What is wrong, and where.
+        reason: String,
+    },
     /// A report of nothing was asked for.
     #[error("there is nothing to report: no result was given; name at least one result.json")]
     NoDocuments,

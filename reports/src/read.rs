@@ -13,7 +13,8 @@ impl Document {
     /// # Errors
     ///
     /// The file cannot be read, is truncated, is no JSON, is no ioasim result,
-    /// was written by a newer version, or lacks a key.
+    /// was written by a newer version, lacks a key, or its numbers contradict
+    /// each other.
     pub fn read(path: &Path) -> Result<Document> {
         let bytes =
             std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
@@ -42,8 +43,32 @@ impl Document {
                 Error::WrongSchema { name: name(), found }
             });
         }
-        serde_json::from_slice(bytes)
-            .map_err(|e| Error::Shape { name: name(), reason: e.to_string() })
+        let document: Document = serde_json::from_slice(bytes)
+            .map_err(|e| Error::Shape { name: name(), reason: e.to_string() })?;
+        match document.contradiction() {
+            Some(reason) => Err(Error::Content { name: name(), reason }),
+            None => Ok(document),
+        }
+    }
+
+    /// What no replay can have written.
+    fn contradiction(&self) -> Option<String> {
+        if self.runs.is_empty() {
+            return Some("it holds no run".into());
+        }
+        self.runs.iter().enumerate().find_map(|(i, run)| {
+            let c = &run.counters.iotlb;
+            let same = c.hits.checked_add(c.misses) == Some(c.lookups);
+            (!same).then(|| {
+                format!(
+                    "in run {} the IOTLB's {} hits and {} misses are not its {} lookups",
+                    i + 1,
+                    c.hits,
+                    c.misses,
+                    c.lookups
+                )
+            })
+        })
     }
 
     /// The text of a `result.json`: indented, with a final newline.

@@ -16,7 +16,7 @@ fn errors(instance: &Value) -> Vec<String> {
 
 #[test]
 fn documents_follow_the_schema() {
-    for document in [fixture::document(), fixture::troubled()] {
+    for document in [fixture::document(), fixture::troubled(), fixture::made_up()] {
         let value = serde_json::to_value(&document).unwrap();
         assert_eq!(errors(&value), Vec::<String>::new());
     }
@@ -89,9 +89,11 @@ fn compare_keys(
 #[test]
 fn the_schema_names_exactly_the_written_keys() {
     let root = schema();
-    let value = serde_json::to_value(fixture::troubled()).unwrap();
     let mut optional = Vec::new();
-    compare_keys(&root, &root, &value, "$", &mut optional);
+    for document in [fixture::troubled(), fixture::made_up()] {
+        let value = serde_json::to_value(document).unwrap();
+        compare_keys(&root, &root, &value, "$", &mut optional);
+    }
     optional.sort();
     optional.dedup();
     assert_eq!(
@@ -102,6 +104,7 @@ fn the_schema_names_exactly_the_written_keys() {
             "$.runs.verify",
             "$.runs.verify.walk_read_mismatches",
             "$.runs.verify.walk_reads",
+            "$.trace.made_up",
             "$.version.git"
         ]
     );
@@ -113,6 +116,33 @@ fn json_round_trips_byte_for_byte() {
     let again = Document::from_json(text.as_bytes(), "x").unwrap();
     assert_eq!(again.to_json().unwrap(), text);
     assert!(text.ends_with("}\n"));
+}
+
+#[test]
+fn numbers_come_back_as_they_were_written() {
+    let mut document = fixture::document();
+    // serde_json's fast reader of floats turned the first into 0.99969215699993.
+    for rate in [0.999_692_156_999_930_1, 1.0 / 3.0, 0.1 + 0.2, f64::MIN_POSITIVE] {
+        document.runs[0].counters.iotlb.hit_rate = rate;
+        let text = document.to_json().unwrap();
+        let again = Document::from_json(text.as_bytes(), "x").unwrap();
+        assert_eq!(again.runs[0].counters.iotlb.hit_rate, rate);
+        assert_eq!(again.to_json().unwrap(), text);
+    }
+}
+
+#[test]
+fn results_that_no_replay_wrote_are_refused_in_one_sentence() {
+    let mut empty = fixture::document();
+    empty.runs.clear();
+    let m = message(&empty.to_json().unwrap());
+    assert!(m.starts_with("out/result.json cannot be reported: it holds no run;"), "{m}");
+    let mut wrong = fixture::document();
+    wrong.runs[2].counters.iotlb.hits += 1;
+    let m = message(&wrong.to_json().unwrap());
+    assert!(m.contains("in run 3") && m.contains("hits") && m.contains("lookups"), "{m}");
+    wrong.runs[2].counters.iotlb.hits = u64::MAX;
+    assert!(message(&wrong.to_json().unwrap()).contains("in run 3"));
 }
 
 #[test]
