@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use ioasim_reports::{Document, Marker, Source, TraceSection, Version};
+use ioasim_reports::{Document, MadeUp, Marker, Source, TraceSection, Version};
 use ioasim_sim::results::RunResult;
-use ioasim_traces::file::TraceReader;
+use ioasim_traces::file::{Meta, TraceReader};
 
 /// ioasim's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -38,6 +38,12 @@ pub fn trace_section(reader: &TraceReader, sha256: String) -> Result<TraceSectio
             Some((to.to_string(), *n))
         };
         names.iter().filter_map(found).collect()
+    };
+    // A virtio-iommu's attach requests and the host's attachments are logged.
+    let logged = ["qemu-virtio-iommu", "qemu-host"];
+    let attaches = match logged.iter().any(|name| meta.importer.starts_with(name)) {
+        true => "",
+        false => "attaches",
     };
     let mut recorded = pick(&[("labels", "labels"), ("outputs", "outputs")]);
     let shadow_ops = ["shadow_map", "shadow_unmap"].iter().filter_map(|k| totals.kinds.get(*k));
@@ -79,8 +85,27 @@ pub fn trace_section(reader: &TraceReader, sha256: String) -> Result<TraceSectio
         inferred: pick(&[
             ("maps_inferred", "maps"),
             ("unmaps_inferred", "unmaps"),
-            ("attaches", "attachments"),
+            (attaches, "attachments"),
             ("table_changes_by_adjacency", "domains of maps and unmaps, by adjacency"),
         ]),
+        made_up: made_up(meta),
+    })
+}
+
+/// What of a trace was made up.
+fn made_up(meta: &Meta) -> Option<MadeUp> {
+    let by = &meta.synthetic;
+    let all = by.iter().any(|s| s.guest);
+    let added = || {
+        [("overlay_parent_maps", "parent_map"), ("overlay_parent_unmaps", "parent_unmap")]
+            .iter()
+            .filter_map(|(from, kind)| Some(((*kind).to_owned(), *meta.import_counts.get(*from)?)))
+            .filter(|(_, n)| *n > 0)
+            .collect()
+    };
+    (!by.is_empty()).then(|| MadeUp {
+        workloads: by.iter().map(|s| s.workload.clone()).collect(),
+        all,
+        events: if all { meta.totals.kinds.clone() } else { added() },
     })
 }

@@ -109,11 +109,17 @@ impl Feed {
 /// knows better.
 fn tell_what_is_made_up(reader: &TraceReader, run: &mut RunResult) {
     let made_up = &reader.meta().synthetic;
-    if made_up.is_empty() {
+    // Without a parent in the trace the configuration's layout is what it is.
+    if made_up.is_empty() || !run.provenance.parent_recorded {
         return;
     }
-    let layout = made_up.iter().find_map(|s| s.parent_layout.as_deref()).unwrap_or("recorded");
     let names: Vec<&str> = made_up.iter().map(|s| s.workload.as_str()).collect();
+    let names = names.join(", ");
+    let layout = made_up.iter().find_map(|s| s.parent_layout.as_deref());
     run.provenance.parent_recorded = false;
-    run.provenance.parent_layout = format!("{layout}, changed by workload {}", names.join(", "));
+    run.provenance.parent_layout = match layout {
+        Some(layout) => format!("{layout}, changed by workload {names}"),
+        None if made_up.iter().any(|s| s.guest) => format!("made up by workload {names}"),
+        None => format!("recorded, changed by workload {names}"),
+    };
 }

@@ -92,6 +92,44 @@ fn made_up_guests_verify_and_do_not_claim_to_be_recorded() {
 }
 
 #[test]
+fn results_tell_what_was_made_up() {
+    let dir = Scratch::new();
+    let (made, over, both) = (dir.path("n.parquet"), dir.path("o.parquet"), dir.path("b.parquet"));
+    succeeds(ioasim().args(["trace", "generate", "nvme", "--events", "2000", "-o"]).arg(&made));
+    let overlay = ["trace", "overlay", "sample", "-w", "balloon", "--every", "2000", "-o"];
+    succeeds(ioasim().args(overlay).arg(&over));
+    let replay = |path: &std::path::Path| {
+        let mut command = ioasim();
+        json(&succeeds(command.arg("replay").arg(path).args(["-c", "hw-nested", "--json", "-"])))
+    };
+    // Nothing of it was recorded, and its parent is the configuration's.
+    let result = replay(&made);
+    let all = &result["trace"]["made_up"];
+    assert_eq!((&all["all"], &all["workloads"][0]), (&true.into(), &"nvme".into()));
+    assert_eq!(all["events"], result["trace"]["counts"]);
+    assert_eq!(result["runs"][0]["provenance"]["parent_layout"], "2m");
+    let text = succeeds(ioasim().arg("compare").arg(&made).arg("-o").arg(dir.path("r")));
+    assert!(text.lines().next().unwrap().ends_with(" made up"), "{text}");
+    let info = succeeds(ioasim().args(["trace", "info"]).arg(&made));
+    assert!(info.contains("made up") && !info.contains("recorded clock, not real"), "{info}");
+    // What was laid over a recording is counted apart from it.
+    let result = replay(&over);
+    let added = &result["trace"]["made_up"];
+    assert_eq!(added["all"], false);
+    for kind in ["parent_map", "parent_unmap"] {
+        assert!(added["events"][kind].as_u64().unwrap() > 0);
+        assert_eq!(added["events"][kind], result["trace"]["counts"][kind]);
+    }
+    assert!(replay(std::path::Path::new("sample"))["trace"].get("made_up").is_none());
+    // Of a merge with a recording it is not true that nothing was recorded.
+    let mut command = ioasim();
+    command.args(["trace", "merge"]).args([&made, &over]).arg("-o").arg(&both);
+    succeeds(&mut command);
+    let merged = &replay(&both)["trace"]["made_up"];
+    assert_eq!((&merged["all"], &merged["workloads"][0]), (&false.into(), &"nvme".into()));
+}
+
+#[test]
 fn bad_options_are_usage_errors_of_one_sentence() {
     let dir = Scratch::new();
     let out = dir.path("o.parquet");

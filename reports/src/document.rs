@@ -78,6 +78,27 @@ pub struct TraceSection {
     /// kind: `maps` (from DMA outputs), `unmaps`, `attachments`, ...
     #[serde(default)]
     pub inferred: BTreeMap<String, u64>,
+    /// What of the trace was made up; nothing if only recordings made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_up: Option<MadeUp>,
+}
+
+impl TraceSection {
+    /// Nothing of it was recorded.
+    pub fn all_made_up(&self) -> bool {
+        self.made_up.as_ref().is_some_and(|m| m.all)
+    }
+}
+
+/// What of a trace a generator or an overlay made up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MadeUp {
+    /// The workloads that did it, in their order: `nvme`, `balloon`, ...
+    pub workloads: Vec<String>,
+    /// Nothing of the trace was recorded.
+    pub all: bool,
+    /// Events that were made up, by the kind's name, as far as the trace tells.
+    pub events: BTreeMap<String, u64>,
 }
 
 /// A file that a trace was made from.

@@ -113,7 +113,31 @@ pub(crate) fn plural(n: usize, one: &str, many: &str) -> String {
     format!("{} {}", thousands(n as u64), if n == 1 { one } else { many })
 }
 
-/// `a`, `a and b`, `a, b and c`.
+/// A number with words in the plural, `3 maps`; the first of them that is known
+/// is made singular after 1.
+pub(crate) fn counted(n: u64, many: &str) -> String {
+    const WORDS: [(&str, &str); 9] = [
+        ("maps", "map"),
+        ("unmaps", "unmap"),
+        ("attachments", "attachment"),
+        ("detachments", "detachment"),
+        ("markers", "marker"),
+        ("invalidations", "invalidation"),
+        ("accesses", "access"),
+        ("operations", "operation"),
+        ("domains", "domain"),
+    ];
+    let one = |word: &str| WORDS.iter().find(|w| w.0 == word).map(|w| w.1);
+    let mut words: Vec<&str> = many.split(' ').collect();
+    if n == 1
+        && let Some((at, word)) = words.iter().enumerate().find_map(|(i, w)| Some((i, one(w)?)))
+    {
+        words[at] = word;
+    }
+    format!("{} {}", thousands(n), words.join(" "))
+}
+
+/// `a, b and c`.
 pub(crate) fn list<S: AsRef<str>>(items: &[S]) -> String {
     let names: Vec<&str> = items.iter().map(AsRef::as_ref).collect();
     match names.as_slice() {

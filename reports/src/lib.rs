@@ -45,7 +45,7 @@ pub mod trace_info;
 mod write;
 
 pub use csv::runs_csv;
-pub use document::{Document, Marker, SCHEMA, Source, TraceSection, Version};
+pub use document::{Document, MadeUp, Marker, SCHEMA, Source, TraceSection, Version};
 pub use error::{Error, Result};
 pub use histograms::write_histograms;
 pub use html::index_html;

@@ -314,8 +314,9 @@ fn faults(document: &Document, runs: &[Named<'_>]) -> String {
         };
     };
     if runs.len() > 1 && runs.iter().all(|r| r.m.faults == first.m.faults) {
+        let trace = if document.trace.all_made_up() { "trace" } else { "recording" };
         return format!(
-            "{} in every configuration alike, so the cause lies in the recording or in what was \
+            "{} in every configuration alike, so the cause lies in the {trace} or in what was \
              assumed about it, not in how the tables are nested.",
             requests_faulted(first)
         );

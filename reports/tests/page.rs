@@ -247,6 +247,71 @@ fn several_documents_have_a_section_each() {
     assert_balanced(&html);
 }
 
+/// What stands under a head of "What the numbers rest on".
+fn evidence<'a>(html: &'a str, head: &str) -> &'a str {
+    let at = html.find(&format!("<h4>{head}</h4>")).expect("it is there");
+    html[at..].split("</ul>").next().unwrap()
+}
+
+#[test]
+fn nothing_made_up_is_called_recorded() {
+    let html = index_html(&[fixture::made_up()]).unwrap();
+    assert_balanced(&html);
+    let recorded = evidence(&html, "Recorded");
+    assert!(recorded.contains("<li>Nothing: the whole trace is made up.</li>"), "{recorded}");
+    assert_eq!(recorded.matches("<li>").count(), 1);
+    let assumed = evidence(&html, "Assumed");
+    assert!(assumed.contains("Made up by workload nvme: ") && assumed.contains("device accesses"));
+    for wrong in ["recorded accesses", "of recorded time", "recorded times", "The guest ran with"] {
+        assert!(!html.contains(wrong), "{wrong}");
+    }
+    let text = ioasim_reports::render_comparison(&[fixture::made_up()], None);
+    assert!(text.lines().any(|l| l.ends_with(" made up")), "{text}");
+    // A recording says so as before.
+    let html = index_html(&[fixture::document()]).unwrap();
+    assert!(html.contains("The same recorded accesses") && html.contains("of recorded time"));
+}
+
+#[test]
+fn what_was_added_or_inferred_is_not_among_the_recorded() {
+    let d = fixture::overlaid();
+    let html = index_html(std::slice::from_ref(&d)).unwrap();
+    let (recorded, assumed) = (evidence(&html, "Recorded"), evidence(&html, "Assumed"));
+    assert!(!recorded.contains("parent"), "{recorded}");
+    assert!(
+        assumed.contains(
+            "Added by workload balloon, in no recording: 12 parent maps and 1 parent unmap."
+        ),
+        "{assumed}"
+    );
+    assert!(assumed.contains("is recorded, changed by workload balloon"), "{assumed}");
+    assert!(!assumed.contains("not recorded but made up with layout"), "{assumed}");
+    // 39 of the maps were inferred.
+    let number = |n: u64| {
+        let text = n.to_string();
+        format!("{},{}", &text[..text.len() - 3], &text[text.len() - 3..])
+    };
+    let maps = d.trace.counts["map"];
+    assert!(recorded.contains(&format!("{} maps", number(maps - 39))), "{recorded}");
+    assert!(!recorded.contains(&format!("{} maps", number(maps))), "{recorded}");
+    assert!(assumed.contains("in no recording: 39 maps."), "{assumed}");
+}
+
+#[test]
+fn names_of_markers_are_whole_where_there_is_room() {
+    let mut d = fixture::document();
+    d.trace.markers[0].text = "work begin mixed".into();
+    d.trace.markers[1].text = "x".repeat(200);
+    let html = index_html(&[d]).unwrap();
+    let at = html.find("id=\"t1-hit-rate-time\"").unwrap();
+    let figure = &html[at..at + html[at..].find("</figure>").unwrap()];
+    let (wide, narrow) = figure.split_once("class=\"narrow\"").unwrap();
+    for svg in [wide, narrow] {
+        assert!(svg.contains("work begin mixed"));
+        assert!(svg.contains("xx\u{2026}") && !svg.contains(&"x".repeat(100)), "cut");
+    }
+}
+
 #[test]
 fn odd_documents_make_a_page() {
     let none = Document { runs: Vec::new(), ..fixture::document() };

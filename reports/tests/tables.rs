@@ -52,6 +52,21 @@ fn one_row_per_configuration_with_the_rates_of_its_counters() {
 }
 
 #[test]
+fn only_shadows_are_synchronised() {
+    let mut d = fixture::document();
+    // As resolved configurations have it, whatever their nesting.
+    for run in &mut d.runs {
+        run.config["sync"] = serde_json::json!({ "policy": "invalidate-range" });
+    }
+    let text = render_replay(&d);
+    for line in text.lines().filter(|l| l.starts_with("Configuration ")) {
+        let shadow = line.contains("nesting software");
+        assert_eq!(line.contains("sync invalidate-range"), shadow, "{line}");
+    }
+    assert!(text.contains("Configuration hw-nested: nesting hardware, IOTLB entries"), "{text}");
+}
+
+#[test]
 fn faults_are_explained_where_the_policy_explains_them() {
     let text = render_comparison(&[fixture::troubled()], None);
     assert_narrow(&text);

@@ -23,6 +23,8 @@ pub(super) struct Page {
     overview: Option<Table>,
     /// What the page covers, in a few words.
     scope: String,
+    /// What was replayed.
+    accesses: &'static str,
     sections: Vec<Section>,
 }
 
@@ -72,8 +74,19 @@ pub(super) fn page(documents: &[Document]) -> Result<Page> {
         version: versions(documents),
         overview: (documents.len() > 1).then(|| overview(documents, &sections)),
         scope,
+        accesses: accesses(documents),
         sections,
     })
+}
+
+/// What was replayed: it may be no recording.
+fn accesses(documents: &[Document]) -> &'static str {
+    let made_up = documents.iter().filter(|d| d.trace.all_made_up()).count();
+    match made_up {
+        0 => "recorded accesses",
+        n if n == documents.len() => "accesses of a trace that was made up",
+        _ => "accesses of a trace, recorded or made up,",
+    }
 }
 
 /// The versions that the results were made with.

@@ -217,7 +217,10 @@ fn facts(document: &Document, runs: &[Named<'_>]) -> Vec<(String, &'static str)>
         (thousands(requests), if requests == 1 { "device access" } else { "device accesses" }),
         (thousands(document.trace.events), "events in the trace"),
         (thousands(devices as u64), if devices == 1 { "device" } else { "devices" }),
-        (duration(document.trace.end_ns), "of recorded time"),
+        (
+            duration(document.trace.end_ns),
+            if document.trace.all_made_up() { "of made-up time" } else { "of recorded time" },
+        ),
     ]
 }
 
@@ -264,7 +267,14 @@ fn configurations(runs: &[Named<'_>]) -> Configurations {
         let text = |v: &Option<String>| v.clone().unwrap_or_else(|| "-".into());
         if row.differs() {
             let usual = row.usual().cloned();
-            let cells = row.values.iter().map(|v| (text(v), *v != usual)).collect();
+            let cells = row.values.iter().zip(runs).map(|(v, r)| {
+                // Without a shadow there is nothing to synchronise.
+                match row.key.starts_with("sync.") && config::nesting(r.run) != Nesting::Software {
+                    true => ("-".to_owned(), false),
+                    false => (text(v), *v != usual),
+                }
+            });
+            let cells = cells.collect();
             out.differing.push((row.key, cells));
         } else if let Some(value) = row.values.first() {
             out.same.push((row.key.clone(), text(value)));
@@ -362,6 +372,8 @@ fn provenance(document: &Document, runs: &[Named<'_>]) -> Provenance {
         sha256: text(&trace.sha256),
         importer: text(&trace.importer),
         output_space: match trace.output_space.as_str() {
+            "gpa" if trace.all_made_up() => "GPA".into(),
+            "hpa" if trace.all_made_up() => "HPA".into(),
             "gpa" => "GPA (one level was recorded)".into(),
             "hpa" => "HPA (all levels were recorded)".into(),
             other => text(other),
@@ -380,6 +392,8 @@ fn provenance(document: &Document, runs: &[Named<'_>]) -> Provenance {
                 let p = &r.run.provenance;
                 let parent = if p.parent_recorded {
                     "recorded".to_owned()
+                } else if p.parent_layout.starts_with("recorded") {
+                    text(&p.parent_layout)
                 } else {
                     format!("assumed: {}", text(&p.parent_layout))
                 };

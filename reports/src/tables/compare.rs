@@ -81,12 +81,13 @@ pub(super) fn headline(document: &Document, runs: &[Named<'_>]) -> String {
     let requests = runs.iter().map(|r| r.m.requests).max().unwrap_or(0);
     let devices = runs.iter().map(|r| r.run.devices.len()).max().unwrap_or(0);
     format!(
-        "{}: {}, {} DMA of {}, {} recorded",
+        "{}: {}, {} DMA of {}, {} {}",
         trace.path,
         plural(trace.events as usize, "event", "events"),
         crate::format::thousands(requests),
         plural(devices, "device", "devices"),
         duration(trace.end_ns),
+        if trace.all_made_up() { "made up" } else { "recorded" },
     )
 }
 

@@ -64,6 +64,10 @@ fn configuration_line(name: &str, run: &ioasim_sim::results::RunResult) -> Strin
         ("ways", "iotlb.ways"),
         ("replacement", "iotlb.replacement"),
     ] {
+        // Without a shadow there is nothing to synchronise.
+        if key == "sync.policy" && config::nesting(run) != config::Nesting::Software {
+            continue;
+        }
         if let Some(value) = config::value(run, key) {
             parts.push(format!("{label} {}", config::leaf(value)));
         }
@@ -127,8 +131,13 @@ fn devices(out: &mut String, run: &ioasim_sim::results::RunResult) {
 fn provenance(out: &mut String, run: &ioasim_sim::results::RunResult) {
     let p = &run.provenance;
     out.push('\n');
-    let parent = if p.parent_recorded { "as recorded" } else { "assumed" };
-    paragraph(out, &format!("Parent table: {parent} (layout {}).", p.parent_layout), 2);
+    let layout = &p.parent_layout;
+    let parent = match (p.parent_recorded, layout.starts_with("recorded")) {
+        (true, _) => format!("as recorded (layout {layout})"),
+        (false, true) => layout.clone(),
+        (false, false) => format!("assumed (layout {layout})"),
+    };
+    paragraph(out, &format!("Parent table: {parent}."), 2);
     if !p.host_layout.is_empty() {
         paragraph(out, &format!("Host level below it: assumed (layout {}).", p.host_layout), 2);
     }

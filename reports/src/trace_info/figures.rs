@@ -12,7 +12,7 @@ pub(super) fn all(info: &TraceInfo) -> Result<Vec<Figure>> {
         what: "maps",
         title: "share of ended maps by lifetime, %",
         x: "from map to unmap, at most",
-        note: "Recorded clock. A map that is unmapped in pieces counts once per piece.",
+        note: "The trace's clock. A map that is unmapped in pieces counts once per piece.",
     };
     let bursts = Words {
         id: "bursts",
@@ -47,7 +47,7 @@ fn working_set(info: &TraceInfo) -> Result<Option<Figure>> {
         figure: "working-set",
         bars: parts.iter().map(|p| p.pages as f64).collect(),
         ticks,
-        x: "recorded clock".into(),
+        x: "the trace's clock".into(),
     };
     let (wide, narrow, readout) = figure.both()?;
     let least = parts.iter().map(|p| p.pages).min().unwrap_or(0);

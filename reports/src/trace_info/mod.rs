@@ -11,7 +11,7 @@ use serde::Serialize;
 pub use data::{Distribution, Part, Reuse, TraceInfo};
 
 use crate::error::Result;
-use crate::format::{clean, duration, plural, short_count, thousands};
+use crate::format::{clean, counted, duration, plural, thousands};
 use crate::html::{CSS, Drawn, JS, Table, markup, render};
 use crate::write::write_text;
 
@@ -65,7 +65,7 @@ fn spreads(info: &TraceInfo) -> Table {
 pub fn trace_info_html(info: &TraceInfo) -> Result<String> {
     let t = &info.trace;
     let file = Path::new(&t.path).file_name().map(|n| n.to_string_lossy().into_owned());
-    let named = |n: &(&String, &u64)| format!("{} {}", short_count(*n.1), clean(n.0));
+    let named = |n: &(&String, &u64)| counted(*n.1, &clean(n.0));
     let kinds = t.counts.iter().map(|(k, n)| {
         let share = 100.0 * *n as f64 / t.events.max(1) as f64;
         vec![k.clone(), thousands(*n), format!("{share:.1}")]
@@ -84,7 +84,10 @@ pub fn trace_info_html(info: &TraceInfo) -> Result<String> {
         facts: vec![
             (thousands(t.events), "events"),
             (thousands(info.accesses), "accesses"),
-            (duration(t.end_ns), "of recorded clock"),
+            (
+                duration(t.end_ns),
+                if info.all_made_up { "of made-up time" } else { "of recorded clock" },
+            ),
             (plural(info.devices as usize, "device", "devices"), ""),
             (plural(info.domains as usize, "domain", "domains"), ""),
         ],
