@@ -248,6 +248,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn one_is_singular() {
+        assert_eq!(counted(1, "attachments"), "1 attachment");
+        assert_eq!(counted(1, "parent maps"), "1 parent map");
+        assert_eq!(counted(1, "domains of maps and unmaps"), "1 domain of maps and unmaps");
+        assert_eq!(counted(1, "things"), "1 things");
+        assert_eq!(counted(1234, "maps"), "1,234 maps");
+    }
+
+    #[test]
     fn percent_never_rounds_to_a_limit() {
         assert_eq!(percent(Some(999_999.0 / 1_000_000.0)), ">99.99");
         assert_eq!(percent(Some(1.0)), "100.00");
