@@ -112,3 +112,20 @@ fn a_flush_queue_opens_a_window() {
     // that wait: the first of them for nine rounds.
     assert_eq!((lazy.unmaps, lazy.events_max, lazy.open_at_end), (300, 9 * 3 + 1, 2));
 }
+
+/// Tables without room behind the recording's addresses: maps wait for a flush
+/// instead, and nothing faults.
+#[test]
+fn tables_get_no_levels_for_other_iovas() {
+    let mut trace = ring(20);
+    let lazy = config("hw-nested", &["guest.unmap=lazy", "child.levels=3"]);
+    for (bits, renamed, reuse) in [(32, 19, 0), (38, 19, 0), (39, 0, 19)] {
+        trace.info.iova_bits = bits;
+        let (run, verify) = verified(&lazy, &trace);
+        assert!(verify.passed(), "{verify:?}");
+        let c = run.counters;
+        assert_eq!((c.dma.faults, c.diagnostics.beyond_width), (0, 0), "{bits}");
+        let queue = c.guest.flush_queue;
+        assert_eq!((queue.renamed_maps, queue.reuse), (renamed, reuse), "{bits}");
+    }
+}

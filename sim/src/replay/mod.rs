@@ -84,13 +84,11 @@ impl Replay {
     /// [`Replay::finish_watched`] returns. Without simulated time there are
     /// none.
     pub fn watched(config: &Config, info: &TraceInfo, verify: bool, watch: &Watch) -> Replay {
-        let policy = config.guest.unmap;
-        if policy == UnmapPolicy::AsRecorded {
+        if config.guest.unmap == UnmapPolicy::AsRecorded {
             return Replay::of_trace(config, info, verify, watch);
         }
-        let Replay(run) = Replay::of_trace(config, &rewritten_info(info, policy), verify, watch);
-        let queue = config.guest.flush_queue;
-        Replay(Box::new(Rewritten::new(run, policy, queue, info.iova_bits)))
+        let Replay(run) = Replay::of_trace(config, &rewritten_info(info), verify, watch);
+        Replay(Box::new(Rewritten::new(run, config, info)))
     }
 
     /// A replay of the trace's events as they are.

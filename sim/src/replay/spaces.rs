@@ -82,15 +82,20 @@ pub(crate) fn memo_place(requester: u32, pasid: u32, domain: u32) -> usize {
 #[derive(Debug)]
 pub(crate) struct TooManyTags;
 
+/// Levels of the children's tables.
+pub(crate) fn child_levels(levels: Levels, info: &TraceInfo) -> u32 {
+    match levels {
+        Levels::Fixed(n) => n,
+        Levels::Recorded(_) => {
+            let needed = info.iova_bits.saturating_sub(12).div_ceil(9);
+            info.child_levels.max(needed).clamp(3, 5)
+        }
+    }
+}
+
 impl Spaces {
     pub fn new(levels: Levels, info: &TraceInfo, software: bool, tag_by: TagBy) -> Spaces {
-        let levels = match levels {
-            Levels::Fixed(n) => n,
-            Levels::Recorded(_) => {
-                let needed = info.iova_bits.saturating_sub(12).div_ceil(9);
-                info.child_levels.max(needed).clamp(3, 5)
-            }
-        };
+        let levels = child_levels(levels, info);
         Spaces {
             spaces: vec![Space { child: None, shadow: None, tags: Vec::new() }],
             by_domain: FxHashMap::from_iter([(DomainId::PARENT, PARENT_SPACE)]),

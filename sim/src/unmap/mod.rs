@@ -9,14 +9,15 @@ mod flush_queue;
 mod names;
 mod rewriter;
 
-use crate::config::{FlushQueueConfig, UnmapPolicy};
+use crate::config::{Config, UnmapPolicy};
 use crate::events::{Chunk, TraceInfo};
 use crate::replay::outcomes::Outcomes;
+use crate::replay::spaces::child_levels;
 use crate::replay::{ReplayError, Run};
 use crate::results::RunResult;
 use crate::results::records::Records;
 use crate::table::Leaf;
-use rewriter::{ARENA_BITS, Rewriter};
+use rewriter::Rewriter;
 
 /// A replay of a trace that is rewritten for another unmap policy.
 pub(crate) struct Rewritten {
@@ -25,24 +26,21 @@ pub(crate) struct Rewritten {
     policy: UnmapPolicy,
 }
 
-/// What a replay of the rewritten trace has to know: its IOVAs may need more
-/// bits, and the number of its events is not known.
-pub(crate) fn rewritten_info(info: &TraceInfo, policy: UnmapPolicy) -> TraceInfo {
-    let lazy = policy == UnmapPolicy::Lazy;
-    let iova_bits = if lazy { info.iova_bits.max(ARENA_BITS) + 1 } else { info.iova_bits };
-    TraceInfo { iova_bits, events: 0, ..*info }
+/// What a replay of the rewritten trace has to know: the number of its events
+/// is not known.
+pub(crate) fn rewritten_info(info: &TraceInfo) -> TraceInfo {
+    TraceInfo { events: 0, ..*info }
 }
 
 impl Rewritten {
-    /// `run` has replayed nothing yet and was made for [`rewritten_info`];
-    /// `iova_bits` are the recording's.
-    pub fn new(
-        run: Box<dyn Run>,
-        policy: UnmapPolicy,
-        queue: FlushQueueConfig,
-        iova_bits: u32,
-    ) -> Rewritten {
-        Rewritten { run, rewriter: Rewriter::new(policy, queue, iova_bits), policy }
+    /// `run` has replayed nothing yet and was made for [`rewritten_info`] of
+    /// `info`, the recording's.
+    pub fn new(run: Box<dyn Run>, config: &Config, info: &TraceInfo) -> Rewritten {
+        let (policy, queue) = (config.guest.unmap, config.guest.flush_queue);
+        // Of the guest's tables, which do not get levels for it.
+        let width = 12 + 9 * child_levels(config.child.levels, info);
+        let rewriter = Rewriter::new(policy, queue, info.iova_bits, width);
+        Rewritten { run, rewriter, policy }
     }
 }
 
